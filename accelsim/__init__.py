@@ -1,0 +1,86 @@
+"""accelsim: simulate AI inference on GPUs, FPGAs and systolic arrays, and say how sure the answer is.
+
+>>> import accelsim as ax
+>>> ax.simulate("resnet50", "h100-sxm", batch=8, precision="int8")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from accelsim.core.accessors import register_accessor
+from accelsim.core.version import MODEL_VERSION, VERSION
+
+__version__ = VERSION
+
+_PUBLIC = {
+    "simulate": "accelsim.engine.simulate",
+    "predict_ops": "accelsim.engine.predict",
+    "sweep": "accelsim.explore.sweep",
+    "pow2": "accelsim.explore.sweep",
+    "Study": "accelsim.explore.sweep",
+    "Result": "accelsim.engine.result",
+    "Stamp": "accelsim.engine.result",
+    "Segment": "accelsim.engine.timeline",
+    "Infeasible": "accelsim.core.outcome",
+    "AccelsimError": "accelsim.core.errors",
+    "catalog": "accelsim.core.catalog",
+    "Precision": "accelsim.core.precision",
+    "Quantity": "accelsim.core.quantity",
+    "load_hardware": "accelsim.hardware.spec",
+    "Device": "accelsim.hardware.schema",
+    "GpuDevice": "accelsim.hardware.schema",
+    "SystolicDevice": "accelsim.hardware.schema",
+    "FpgaDevice": "accelsim.hardware.schema",
+    "load_workload": "accelsim.workload.load",
+    "Graph": "accelsim.workload.graph",
+    "Op": "accelsim.workload.graph",
+    "Tensor": "accelsim.workload.graph",
+    "GraphBuilder": "accelsim.workload.builders.layers",
+    "register_op": "accelsim.workload.ops",
+    "LoopNest": "accelsim.workload.ops",
+    "Work": "accelsim.workload.ops",
+    "Interval": "accelsim.architectures.base",
+    "KernelCost": "accelsim.architectures.base",
+}
+
+for _owner, _name, _target in (
+    ("Result", "text_card", "accelsim.report.card:text_card"),
+    ("Result", "html_card", "accelsim.report.card:html_card"),
+):
+    register_accessor(_owner, _name, _target)
+
+__all__ = ["MODEL_VERSION", "__version__", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from accelsim.architectures.base import Interval, KernelCost
+    from accelsim.core.catalog import catalog
+    from accelsim.core.errors import AccelsimError
+    from accelsim.core.outcome import Infeasible
+    from accelsim.core.precision import Precision
+    from accelsim.core.quantity import Quantity
+    from accelsim.engine.predict import predict_ops
+    from accelsim.engine.result import Result, Stamp
+    from accelsim.engine.simulate import simulate
+    from accelsim.engine.timeline import Segment
+    from accelsim.explore.sweep import Study, pow2, sweep
+    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
+    from accelsim.hardware.spec import load_hardware
+    from accelsim.workload.builders.layers import GraphBuilder
+    from accelsim.workload.graph import Graph, Op, Tensor
+    from accelsim.workload.load import load_workload
+    from accelsim.workload.ops import LoopNest, Work, register_op
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used, so that ``import accelsim`` stays light."""
+    if name in _PUBLIC:
+        value = getattr(import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'accelsim' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

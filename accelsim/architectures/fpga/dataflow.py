@@ -1,0 +1,420 @@
+"""Streaming pipelines: from a graph and a board to a folded pipeline, its cost and its timing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.fpga.fifo import with_bypass
+from accelsim.architectures.fpga.folding import Plan, fold, fold_with, planned
+from accelsim.architectures.fpga.network import Network, Stage, build
+from accelsim.architectures.fpga.options import Options as Folding
+from accelsim.architectures.fpga.resources import STAGE, Budget
+from accelsim.architectures.fpga.timing import Frame, Port, analytic_cycles, first_frame, port
+from accelsim.core.outcome import InfeasibleError
+from accelsim.core.units import si
+from accelsim.hardware.schema import Dataflow, FpgaDevice
+from accelsim.workload.graph import Graph, Op, Tensor
+
+NAN = float("nan")
+PRODUCTS = frozenset({"conv", "matmul", "attention", "lstm", "gru"})
+
+
+@dataclass(frozen=True)
+class Design:
+    """A network folded for a board.
+
+    Attributes
+    ----------
+    ports : tuple of Port or None
+        DMA of each stage that has one.
+    interval : float
+        Cycles between frames [cycles].
+    """
+
+    network: Network
+    plan: Plan
+    ports: tuple[Port | None, ...]
+    interval: float
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True)
+class StageKernel(Kernel):
+    """A kernel whose neighbours feed it on chip: only what crosses the DRAM interface is external.
+
+    Attributes
+    ----------
+    external_bytes : float
+        Compulsory DRAM traffic of the whole batch [B].
+    stages : tuple of int
+        The streaming stages that it consists of.
+    """
+
+    external_bytes: float = 0.0
+    stages: tuple[int, ...] = ()
+
+    @property
+    def bytes_compulsory(self) -> float:
+        return self.external_bytes
+
+
+@dataclass(frozen=True)
+class PipelineProgram(Program):
+    """A program with the design behind it."""
+
+    design: Design | None = None
+
+
+class _Point:
+    """A graph on a board, equal to any with the same content: the key of the design cache."""
+
+    def __init__(self, graph: Graph, device: FpgaDevice) -> None:
+        self.graph, self.device = graph, device
+        self._key = (graph.hash, device.hash)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Point) and self._key == other._key
+
+
+def _engine(device: FpgaDevice) -> Dataflow:
+    if device.dataflow is None:
+        raise InfeasibleError(
+            "resources", "a dataflow section", f"none on {device.name}", "choose a device with a pipeline"
+        )
+    return device.dataflow
+
+
+@lru_cache(maxsize=256)
+def _network(point: _Point) -> Network:
+    return with_bypass(build(point.graph))
+
+
+@lru_cache(maxsize=256)
+def _design(point: _Point) -> Design:
+    network = _network(point)
+    ports = _ports(network, point.device)
+    floor = _floor(ports)
+    plan = fold(network.stages, Budget.of(point.device.fabric), point.device.fabric.technology, floor)
+    return _timed(network, plan, ports, point.device)
+
+
+def _given(point: _Point, folding: Sequence[Any] | Mapping[str, Any]) -> Design:
+    network = _network(point)
+    ports = _ports(network, point.device)
+    rows = fold_with(network.stages, folding, point.device.fabric.technology)
+    plan = planned(rows, Budget.of(point.device.fabric), _floor(ports))
+    return _timed(network, plan, ports, point.device)
+
+
+def _ports(network: Network, device: FpgaDevice) -> tuple[Port | None, ...]:
+    engine = _engine(device)
+    return tuple(
+        port(s.unit, device, engine.clock_hz, engine.dma_bits) if s.unit.kind.startswith("dma") else None
+        for s in network.stages
+    )
+
+
+def _floor(ports: Sequence[Port | None]) -> float:
+    """Cycles per frame of the slowest DMA, or of all of them on the one DRAM interface [cycles]."""
+    found = [p for p in ports if p is not None]
+    return max((*(p.beats for p in found), sum(p.memory_cycles for p in found)), default=0.0)
+
+
+def _timed(network: Network, plan: Plan, ports: tuple[Port | None, ...], device: FpgaDevice) -> Design:
+    latency_cycles = device.memory.latency_s * _engine(device).clock_hz
+    frame = first_frame(network.stages, plan.rows, ports, latency_cycles)
+    return Design(network, plan, ports, plan.interval, frame)
+
+
+def check_precision(graph: Graph, supported: Sequence[str]) -> None:
+    """Refuse products of formats that an engine lacks.
+
+    Raises
+    ------
+    InfeasibleError
+        With the formats that it has.
+    """
+    for op in graph:
+        if op.kind not in PRODUCTS:
+            continue
+        for t in op.inputs[:2]:
+            fits = t.precision.name in supported if t.role == "weight" else t.precision.is_integer
+            if not fits:
+                raise InfeasibleError(
+                    "precision",
+                    f"{t.precision.name} products ({op.name})",
+                    ", ".join(supported),
+                    f"run the model in {' or '.join(supported)}",
+                )
+
+
+def lower(
+    graph: Graph,
+    device: FpgaDevice,
+    options: Options,
+    folding: Sequence[Any] | Mapping[str, Any] | None = None,
+) -> PipelineProgram:
+    """Build the pipeline of a graph.
+
+    Parameters
+    ----------
+    graph, device, options
+    folding : sequence or mapping, optional
+        A given folding, see `fold_with`; the search decides without.
+
+    Raises
+    ------
+    InfeasibleError
+        ``precision``, ``operator``, ``resources`` or ``memory``.
+    """
+    engine = _engine(device)
+    check_precision(graph, engine.precisions)
+    base = graph.with_batch(1) if graph.batch > 1 else graph
+    point = _Point(base, device)
+    design = _design(point) if folding is None else _given(point, folding)
+    kernels = _kernels(design.network, graph)
+    resident = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
+    tables = sum(t.size_bytes for op in graph if op.kind == "gather" for t in op.weights)
+    if resident + tables > device.memory.capacity_bytes:
+        raise InfeasibleError(
+            "memory",
+            si(resident + tables, "B"),
+            si(device.memory.capacity_bytes, "B"),
+            "use a smaller batch: inputs and outputs of a batch lie in external memory",
+        )
+    budget = Budget.of(device.fabric)
+    plan = design.plan
+    parameters = {
+        "resources_used": dict(plan.used),
+        "resources_available": budget.named(),
+        "resources_stage": STAGE,
+        "interval_cycles": design.interval,
+        "interval_bound_cycles": plan.bound,
+        "interval_exact": plan.exact,
+        "folding": {s.name: (int(r.pe[0]), int(r.simd[0])) for s, r in zip(design.network.stages, plan.rows)},
+    }
+    notes = _notes(design, device, options)
+    return PipelineProgram(
+        graph, device, options, kernels, "pipeline", resident + tables, notes, parameters, design
+    )
+
+
+def _notes(design: Design, device: FpgaDevice, options: Options) -> tuple[str, ...]:
+    notes = [
+        f"the pipeline is timed at its target clock of {si(_engine(device).clock_hz, 'Hz')}; place and route may reach less",
+        "resources are estimates before synthesis; they leave out the shell of the board",
+    ]
+    if design.plan.bound and not design.plan.exact:
+        notes.append(
+            f"the folding search proves its interval of {design.interval:,.0f} cycles to within "
+            f"{design.interval / design.plan.bound - 1:.1%} of the smallest"
+        )
+    if options.sparsity != "dense":
+        notes.append("sparse weights save nothing: a folded matrix unit multiplies zeros as well")
+    return (*notes, *design.network.approximated)
+
+
+def _kernels(network: Network, graph: Graph) -> tuple[StageKernel, ...]:
+    members: dict[int, list[int]] = {}
+    for index, stage in enumerate(network.stages):
+        members.setdefault(stage.group, []).append(index)
+    # A stage is listed once all that feed it are: the order of the first stage of each group.
+    order = sorted(members, key=lambda g: members[g][0])
+    position = {g: i for i, g in enumerate(order)}
+    tensors = {t.name: t for op in graph for t in (*op.inputs, *op.outputs)}
+    kernels = []
+    for g in order:
+        stages = members[g]
+        sources = {network.stages[e.source].group for i in stages for e in network.stages[i].edges} - {g}
+        after = tuple(sorted(position[s] for s in sources if position[s] < position[g]))
+        first = network.stages[stages[0]]
+        if g >= len(network.groups):
+            t, inward = network.dma[g - len(network.groups)]
+            kernels.append(_dma_kernel(first.name, tensors.get(t.name, t), inward, after, tuple(stages)))
+            continue
+        group = network.groups[g]
+        ops = tuple(graph[op.name] for op in group.ops)
+        tables = tuple(t for t in ops[0].inputs if ops[0].kind == "gather" and t.role != "activation")
+        external = ops[0].work.bytes_read if ops[0].kind == "gather" and ops[0].weights else 0.0
+        kernels.append(
+            StageKernel(
+                group.anchor.name,
+                ops,
+                tables,
+                (),
+                f"stage {group.anchor.name}",
+                after,
+                group.repeat,
+                {"stages": [network.stages[i].name for i in stages]},
+                external,
+                tuple(stages),
+            )
+        )
+    return tuple(kernels)
+
+
+def _dma_kernel(
+    name: str, t: Tensor, inward: bool, after: tuple[int, ...], stages: tuple[int, ...]
+) -> StageKernel:
+    twin = replace(t, name=f"{t.name}@{'stream' if inward else 'dram'}")
+    op = Op(name, "copy", (t,), (twin,), origin="dma")
+    inputs, outputs = ((t,), ()) if inward else ((), (twin,))
+    return StageKernel(name, (op,), inputs, outputs, f"stage {name}", after, 1, {}, t.size_bytes, stages)
+
+
+def cost(program: PipelineProgram) -> tuple[KernelCost, ...]:
+    """Cost of each kernel for the whole batch."""
+    design = program.design
+    if design is None:
+        return ()
+    return tuple(
+        _kernel_cost(kernel, program, design) for kernel in program.kernels if isinstance(kernel, StageKernel)
+    )
+
+
+def _kernel_cost(kernel: StageKernel, program: PipelineProgram, design: Design) -> KernelCost:
+    device: FpgaDevice = program.device  # type: ignore[assignment]
+    clock = _engine(device).clock_hz
+    batch = program.graph.batch
+    stages = kernel.stages[: max(len(kernel.stages) // kernel.repeat, 1)]
+    port_of = design.ports[stages[0]]
+    analytic = program.options.fidelity == "analytic"
+    onchip = _onchip_bytes(design, stages) * batch
+    if port_of is not None:
+        beats = port_of.beats if not analytic else 0.0
+        moved = max(port_of.frame_bytes * batch, kernel.external_bytes)
+        return KernelCost(
+            clock,
+            beats * batch,
+            port_of.memory_cycles * batch,
+            0.0,
+            {"dram": moved, "onchip": onchip},
+            "memory",
+            f"DMA {port_of.width} bit",
+            _energy(device, kernel, moved, onchip),
+            f"{port_of.frame_bytes:,.0f} B / {port_of.width} bit = {port_of.beats:,.0f} beats; DRAM {port_of.memory_cycles:,.1f} cycles",
+        )
+    cycles = [
+        analytic_cycles(design.network.stages[i].unit, design.plan.rows[i])
+        if analytic
+        else float(design.plan.rows[i].cycles[0])
+        for i in stages
+    ]
+    slowest = stages[cycles.index(max(cycles))]
+    stage, row = design.network.stages[slowest], design.plan.rows[slowest]
+    windowed = float(row.cycles[0]) > analytic_cycles(stage.unit, row)
+    return KernelCost(
+        clock,
+        max(cycles) * batch,
+        0.0,
+        0.0,
+        {"dram": 0.0, "onchip": onchip},
+        "window" if windowed and not analytic else "compute",
+        _mapping(stage, row),
+        _energy(device, kernel, 0.0, onchip),
+        _formula(stage, row, windowed),
+    )
+
+
+def _onchip_bytes(design: Design, stages: Sequence[int]) -> float:
+    """Weight reads and streams of one frame: every product reads its weight once per PE and SIMD lane [B]."""
+    total = 0.0
+    for i in stages:
+        u = design.network.stages[i].unit
+        streams = u.pixels_in * u.channels * u.act_bits + u.pixels * u.mh * u.rounds * u.out_bits
+        if u.kind.startswith("dma"):
+            streams = u.pixels_in * u.act_bits
+        products = u.pixels * u.rounds * u.mw * u.mh * u.weight_bits if u.weights else 0
+        total += (streams + products) / 8
+    return total
+
+
+def _energy(
+    device: FpgaDevice, kernel: StageKernel, dram_bytes: float, onchip_bytes: float
+) -> dict[str, float]:
+    """Dynamic energy by component; NaN where the device has no coefficient [J]."""
+    energy = device.energy
+    flops = kernel.flops
+    names = {
+        t.precision.name: t.precision.bits for op in kernel.ops if op.kind in PRODUCTS for t in op.inputs[:2]
+    }
+    wide = max(names, key=lambda n: names[n], default="")
+    vector = sum(op.work.vector_ops for op in kernel.ops)
+
+    def part(amount: float, coefficient: float | None) -> float:
+        if amount == 0:
+            return 0.0
+        return NAN if coefficient is None else amount * coefficient
+
+    return {
+        "compute": part(flops / 2, energy.mac_j.get(wide)),
+        "vector": part(vector, energy.vector_op_j),
+        "onchip": part(onchip_bytes, energy.sram_byte_j),
+        "dram": part(dram_bytes, energy.dram_byte_j),
+    }
+
+
+def _mapping(stage: Stage, row: Folding) -> str:
+    unit = stage.unit
+    text = f"PE {int(row.pe[0])}"
+    if unit.kind in ("mvau", "vvau"):
+        text += f" x SIMD {int(row.simd[0])}"
+        if unit.weights:
+            held = float(row.bram18[0, 0])
+            text += f", {held / 2:g} BRAM36" if held else ", LUTRAM"
+    return text
+
+
+def _formula(stage: Stage, row: Folding, windowed: bool) -> str:
+    unit, pe, simd = stage.unit, int(row.pe[0]), int(row.simd[0])
+    total = f"{float(row.cycles[0]):,.0f} cycles"
+    if windowed:
+        return f"sliding window of {unit.channels} channels in front of PE {pe} x SIMD {simd}: {total}"
+    if unit.kind == "mvau":
+        return f"(MW {unit.mw} / SIMD {simd}) x (MH {unit.mh} / PE {pe}) x {unit.pixels * unit.rounds} vectors = {total}"
+    if unit.kind in ("vvau", "pool"):
+        return f"C {unit.mh} x {unit.mw} taps / (PE {pe} x SIMD {simd}) x {unit.pixels} pixels = {total}"
+    return f"C {unit.mh} / PE {pe} x {unit.pixels} pixels = {total}"
+
+
+def pipeline(program: PipelineProgram, costs: tuple[KernelCost, ...]) -> Pipeline:
+    """Timing of a batch: T(b) = T(1) + (b - 1) II, and the driver's start once.
+
+    At fidelity ``analytic`` there is no fill: b II with the cycles of `cost`.
+    """
+    design = program.design
+    if design is None or design.frame is None:
+        raise InfeasibleError("operator", "a pipeline", "a program without stages", "lower the graph again")
+    device: FpgaDevice = program.device  # type: ignore[assignment]
+    engine = _engine(device)
+    batch, clock = program.graph.batch, engine.clock_hz
+    if program.options.fidelity == "analytic":
+        interval = max(c.latency_s for c in costs) / batch
+        total = engine.driver_s + interval * batch
+        return Pipeline(total, interval, (engine.driver_s,) * len(costs), (total,) * len(costs))
+    interval = design.interval / clock
+    first = max(float(design.frame.finish.max()), design.interval) / clock
+    later = (batch - 1) * interval
+    start, finish = [], []
+    for kernel in program.kernels:
+        inside = kernel.stages if isinstance(kernel, StageKernel) else ()
+        start.append(engine.driver_s + min(float(design.frame.start[i]) for i in inside) / clock)
+        finish.append(engine.driver_s + max(float(design.frame.finish[i]) for i in inside) / clock + later)
+    return Pipeline(engine.driver_s + first + later, interval, tuple(start), tuple(finish))
+
+
+def interval(program: Program, latency_s: float) -> Interval:
+    """Error band of a pipeline's latency; assumed until it is calibrated on measured designs."""
+    return Interval(
+        0.85 * latency_s,
+        1.5 * latency_s,
+        0.8,
+        "assumed: published pipelines ran up to half longer than their stages, at a known clock",
+    )

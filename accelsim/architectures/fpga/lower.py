@@ -1,0 +1,78 @@
+"""The FPGA architecture: a pipeline where the board has a ``dataflow`` section, else its overlay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from accelsim.architectures.base import Interval, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.fpga import dataflow, overlay
+from accelsim.architectures.fpga.dataflow import PipelineProgram
+from accelsim.core.errors import RequestError
+from accelsim.hardware.schema import FpgaDevice
+from accelsim.workload.graph import Graph
+
+
+class FpgaArchitecture:
+    """See `accelsim.architectures.base.Architecture`."""
+
+    kind = "fpga"
+
+    def precisions(self, device: FpgaDevice) -> tuple[str, ...]:
+        return device.precisions
+
+    def supports(self, device: FpgaDevice, precision: str) -> bool:
+        return precision in device.precisions
+
+    def lower(
+        self,
+        graph: Graph,
+        device: FpgaDevice,
+        options: Options,
+        folding: Sequence[Any] | Mapping[str, Any] | None = None,
+    ) -> Program:
+        """Build the pipeline, or the overlay's program.
+
+        Parameters
+        ----------
+        graph, device, options
+        folding : sequence or mapping, optional
+            PE and SIMD of a pipeline's matrix units, see `accelsim.architectures.fpga.folding.fold_with`.
+
+        Raises
+        ------
+        InfeasibleError
+            ``precision``, ``operator``, ``resources`` or ``memory``.
+        RequestError
+            A folding for an overlay, or one that does not divide its layers.
+        """
+        if device.dataflow is not None:
+            return dataflow.lower(graph, device, options, folding)
+        if folding is not None:
+            raise RequestError("an overlay has no folding", device.name)
+        return overlay.lower(graph, device, options)
+
+    def cost(self, program: Program) -> tuple[KernelCost, ...]:
+        if isinstance(program, PipelineProgram):
+            return dataflow.cost(program)
+        return overlay.cost(program)
+
+    def pipeline(self, program: Program, costs: tuple[KernelCost, ...]) -> Pipeline:
+        """Timing of a pipeline program.
+
+        Raises
+        ------
+        RequestError
+            The program runs its layers in turn.
+        """
+        if isinstance(program, PipelineProgram):
+            return dataflow.pipeline(program, costs)
+        raise RequestError("an overlay runs its layers in turn", program.device.name)
+
+    def interval(self, program: Program, latency_s: float) -> Interval:
+        if isinstance(program, PipelineProgram):
+            return dataflow.interval(program, latency_s)
+        return overlay.interval(program, latency_s)
+
+
+ARCHITECTURE = FpgaArchitecture()

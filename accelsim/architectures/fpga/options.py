@@ -1,0 +1,213 @@
+"""All legal foldings of a unit, with their cycles and resources, as flat arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.architectures.fpga import cycles as cyc
+from accelsim.architectures.fpga import resources as res
+from accelsim.architectures.fpga.network import Unit
+from accelsim.architectures.fpga.resources import ceil_div
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MEMORIES = 2  # weights; line buffer and bypass
+
+
+@dataclass(frozen=True)
+class Options:
+    """Foldings of one unit; row i of each array belongs to folding i.
+
+    Attributes
+    ----------
+    pe, simd : array
+        Output and input parallelism.
+    cycles : array
+        Of one frame, the sliding window included [cycles].
+    lut, dsp : array
+        Logic outside multipliers and movable memories, and DSP blocks that it needs in any case.
+    multiplier_lut, multiplier_dsp : array
+        The multipliers in either home; 0 DSP where they only fit LUTs.
+    bram18, uram, lutram : array (n, 2)
+        The two memories in each home. A memory that stays in LUTs (shallow) has its LUTs in `lut` and zeros here.
+    """
+
+    pe: Ints
+    simd: Ints
+    cycles: Floats
+    lut: Floats
+    dsp: Floats
+    multiplier_lut: Floats
+    multiplier_dsp: Floats
+    bram18: Floats
+    uram: Floats
+    lutram: Floats
+
+    def __len__(self) -> int:
+        return len(self.pe)
+
+    def take(self, rows: Any) -> Options:
+        return Options(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
+
+def divisors(n: int) -> list[int]:
+    """Divisors in ascending order."""
+    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
+    return small + [n // d for d in reversed(small) if d * d != n]
+
+
+def _legal(unit: Unit) -> tuple[Ints, Ints]:
+    """Legal (PE, SIMD) pairs: S | MW and P | MH. Before a sliding window S | C, or S = C d with d | taps and whole windows in parallel; a depthwise
+    unit raises S over its taps only once P = C."""
+    if unit.kind == "mvau":
+        if unit.window is None:
+            simd = divisors(unit.mw)
+        else:
+            per_group = unit.mw // unit.window.taps
+            simd = divisors(per_group) + [per_group * d for d in divisors(unit.window.taps)[1:]]
+        pe = divisors(unit.mh)
+        grid_p, grid_s = np.meshgrid(
+            np.array(pe, dtype=np.int64), np.array(simd, dtype=np.int64), indexing="ij"
+        )
+        return grid_p.ravel(), grid_s.ravel()
+    pe = divisors(unit.mh) if not unit.kind.startswith("dma") else [1]
+    simd_list = [1] * len(pe)
+    if unit.kind == "vvau":
+        more = divisors(unit.mw)[1:]
+        pe, simd_list = pe + [unit.mh] * len(more), simd_list + more
+    return np.array(pe, dtype=np.int64), np.array(simd_list, dtype=np.int64)
+
+
+@lru_cache(maxsize=4096)
+def options(unit: Unit, technology: str) -> Options:
+    """All legal foldings of a unit on a technology, slowest first and cheapest first among equals."""
+    pe, simd = _legal(unit)
+    found = evaluate(unit, technology, pe, simd)
+    return found.take(np.lexsort((found.lut + found.multiplier_lut, -found.cycles)))
+
+
+def evaluate(
+    unit: Unit, technology: str, pe: Ints, simd: Ints, generator_simd: Ints | None = None
+) -> Options:
+    """Cycles and resources of given foldings.
+
+    Parameters
+    ----------
+    pe, simd : array
+    generator_simd : array, optional
+        SIMD of the sliding-window generator where a design sets it apart from its matrix unit's.
+    """
+    n = len(pe)
+    zero = np.zeros(n)
+    cycles = unit_cycles(unit, pe, simd, generator_simd)
+    mult_lut, mult_dsp, dsp = zero, zero, zero
+    memories: list[tuple[Any, Any]] = [(zero, zero), (zero, zero)]
+    intel = technology in ("arria10", "stratix10", "agilex")
+    width_in, width_out = simd * unit.act_bits, pe * unit.out_bits
+    if unit.kind in ("mvau", "vvau"):
+        w, a = unit.weight_bits, unit.act_bits
+        acc = res.accumulator_bits(unit.mw, w, a)
+        lut = res.CONTROL_LUT + res.adder_lut(pe, simd, w, a, acc)
+        mult_lut = res.multiplier_lut(pe, simd, w, a)
+        if min(w, a) > 1:
+            mult_dsp = res.multiplier_dsp(pe, simd, w, a, technology, shared=unit.kind == "mvau")
+        if unit.requantised:
+            lut, dsp = _requantised(unit, pe, acc, lut)
+        copies = 2 if unit.dynamic else 1
+        words = np.maximum(ceil_div(unit.weights * copies, pe * simd), 1)
+        memories[0] = (pe * simd * w, np.where(words > 1, words, 0))  # one word is a constant: wires
+        if unit.kind == "vvau":
+            width_in = pe * a
+    elif unit.kind.startswith("dma"):
+        lut = res.DMA_LUT + zero
+    elif unit.kind == "row":
+        lut, dsp = res.CONTROL_LUT + res.ROW_LUT_PER_LANE * pe, 4.0 * pe
+        memories[0] = (pe * unit.act_bits, 2 * (unit.mh // pe))
+    else:
+        width_in = pe * unit.act_bits
+        lut = res.CONTROL_LUT / 3 + pe * (unit.act_bits + 1.0)
+        if unit.kind == "reorder":
+            memories[0] = (pe * unit.act_bits, 2 * unit.pixels * (unit.mh // pe))
+        if unit.requantised:
+            lut, dsp = _requantised(unit, pe, unit.act_bits + 2.0, lut)
+    if unit.window is not None and unit.window.taps > 1:
+        lut = lut + res.CONTROL_LUT
+        memories[1] = _line_buffer(unit, pe, simd)
+    elif unit.bypass_bits:
+        memories[1] = (width_in, ceil_div(unit.bypass_bits, width_in))
+    lut = lut + res.fifo_lut(width_in) + res.width_converter_lut(width_in, width_out) / 2
+    bram, ultra, distributed = np.zeros((n, MEMORIES)), np.zeros((n, MEMORIES)), np.zeros((n, MEMORIES))
+    for column, (width, depth) in enumerate(memories):
+        in_luts = res.lutram(width, depth)
+        movable = np.asarray(depth) > res.LUTRAM_MAX_DEPTH
+        lut = lut + np.where(movable, 0, in_luts)
+        bram[:, column] = np.where(movable, res.m20k(width, depth) if intel else res.bram18(width, depth), 0)
+        ultra[:, column] = np.where(movable & (not intel), res.uram(width, depth), 0)
+        distributed[:, column] = np.where(movable, in_luts, 0)
+    as_float = [np.asarray(v, dtype=np.float64) + zero for v in (cycles, lut, dsp, mult_lut, mult_dsp)]
+    return Options(pe, simd, *as_float, bram, ultra, distributed)
+
+
+def _requantised(unit: Unit, pe: Ints, acc: Any, lut: Any) -> tuple[Any, Any]:
+    """Logic of the thresholds, or of a multiply-shift requantiser with one DSP block per PE where the output is wide."""
+    if unit.out_bits <= res.THRESHOLD_MAX_BITS:
+        return lut + res.threshold_lut(pe, unit.out_bits, acc, unit.mh // pe), np.zeros(len(pe))
+    return lut + pe * (acc + 2.0 * unit.out_bits), 1.0 * pe
+
+
+def _line_buffer(unit: Unit, pe: Ints, simd: Ints) -> tuple[Any, Any]:
+    """(width, depth) of the sliding window's buffer; whole windows in parallel need their rows side by side."""
+    window = unit.window
+    if window is None:
+        return np.zeros(len(pe)), np.zeros(len(pe))
+    lanes = np.gcd(simd, unit.channels) if unit.kind == "mvau" else pe
+    whole = (simd > unit.channels) if unit.kind == "mvau" else (simd > 1)
+    width, depth = lanes * unit.act_bits, window.buffer * (unit.channels // lanes)
+    rows = max(window.kernel_h - 1, 1)
+    return np.where(whole, rows * unit.channels * unit.act_bits, width), np.where(
+        whole, window.padded_w, depth
+    )
+
+
+def unit_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> Any:
+    """Cycles of one frame: the slower of the sliding window and what stands behind it [cycles]."""
+    window = unit.window
+    if unit.kind == "mvau":
+        compute = cyc.mvau(unit.mw, unit.mh, unit.pixels * unit.rounds, pe, simd)
+        if window is None:
+            return compute
+        lanes = np.gcd(simd, unit.channels) if generator_simd is None else generator_simd
+        whole = np.asarray(simd) > unit.channels
+        serial = cyc.sliding_window(window, unit.channels, lanes)
+        return np.maximum(compute, np.where(whole, cyc.parallel_window(window), serial))
+    if unit.kind == "vvau":
+        compute = cyc.vvau(unit.mh, unit.mw, unit.pixels, pe, simd)
+        if window is None:
+            return compute
+        lanes = pe if generator_simd is None else generator_simd
+        serial = cyc.sliding_window(window, unit.channels, lanes, depthwise=True)
+        return np.maximum(compute, np.where(np.asarray(simd) > 1, cyc.parallel_window(window), serial))
+    if unit.kind == "pool":
+        compute = cyc.pool(unit.mh, unit.mw, unit.pixels, pe)
+        if window is None or _tiles(unit):
+            return compute
+        return np.maximum(compute, cyc.sliding_window(window, unit.channels, pe, depthwise=True))
+    if unit.kind == "global_pool":
+        return cyc.global_pool(unit.mh, unit.pixels_in, pe)
+    if unit.kind.startswith("dma"):
+        return np.zeros(len(pe)) + 1
+    return cyc.channelwise(
+        unit.mh, np.maximum(unit.pixels, unit.pixels_in) if unit.kind == "reorder" else unit.pixels, pe
+    )
+
+
+def _tiles(unit: Unit) -> bool:
+    """Whether a pooling's windows do not overlap, so that it reduces the stream as it comes."""
+    w = unit.window
+    return w is not None and (w.kernel_h, w.kernel_w) == (w.stride_h, w.stride_w)

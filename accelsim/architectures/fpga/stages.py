@@ -1,0 +1,177 @@
+"""Pixel-level simulation of one frame through a streaming pipeline (numba).
+
+Each stage turns input pixels into output pixels one by one. Pixel o of a stage starts when the stage is free and its input is there (the whole window,
+or the first word of a plain stream), takes `stream` cycles that overlap with the arrival of its input and `tail` cycles that do not, and
+leaves when the FIFO behind it has room. Times are cycles since the first input word.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+STREAM, WINDOW, ALL = 0, 1, 2
+
+# columns of an edge's geometry
+(
+    SOURCE,
+    MODE,
+    PIXELS,
+    CAPACITY,
+    HEIGHT,
+    WIDTH,
+    REACH_H,
+    REACH_W,
+    STRIDE_H,
+    STRIDE_W,
+    PAD_H,
+    PAD_W,
+    OUT_W,
+    OUTPUTS,
+) = range(14)
+
+
+@njit(cache=True, inline="always")
+def _last(g, o):
+    """Index of the last input pixel that output o needs."""
+    if g[MODE] == ALL:
+        return g[PIXELS] - 1
+    if g[MODE] == WINDOW:
+        row = (o // g[OUT_W]) * g[STRIDE_H] - g[PAD_H] + g[REACH_H]
+        column = (o % g[OUT_W]) * g[STRIDE_W] - g[PAD_W] + g[REACH_W]
+        return min(max(row, 0), g[HEIGHT] - 1) * g[WIDTH] + min(max(column, 0), g[WIDTH] - 1)
+    return ((o + 1) * g[PIXELS] + g[OUTPUTS] - 1) // g[OUTPUTS] - 1
+
+
+@njit(cache=True, inline="always")
+def _oldest(g, o):
+    """Index of the oldest input pixel that output o or a later one needs; past the end there is none."""
+    if o >= g[OUTPUTS]:
+        return g[PIXELS]
+    if g[MODE] == ALL:
+        return 0
+    if g[MODE] == WINDOW:
+        row = o // g[OUT_W]
+        here = max(row * g[STRIDE_H] - g[PAD_H], 0) * g[WIDTH] + max(
+            (o % g[OUT_W]) * g[STRIDE_W] - g[PAD_W], 0
+        )
+        if (row + 1) * g[OUT_W] >= g[OUTPUTS]:
+            return here
+        return min(here, max((row + 1) * g[STRIDE_H] - g[PAD_H], 0) * g[WIDTH])
+    return o * g[PIXELS] // g[OUTPUTS]
+
+
+@njit(cache=True)
+def simulate(
+    outputs,
+    stream,
+    tail,
+    latency,
+    early,
+    accept,
+    edge_offsets,
+    edges,
+    reader_offsets,
+    readers,
+    reader_stage,
+    start,
+    finish,
+):
+    """Run one frame.
+
+    Parameters
+    ----------
+    outputs : int64 (stages,)
+        Output pixels.
+    stream, tail, latency : float64 (stages,)
+        Cycles of a pixel that overlap with its input, that follow it, and pipeline depth.
+    early : bool (stages,)
+        The first word of a pixel leaves at once, not after `stream`.
+    accept : float64 (stages,)
+        Cycles in which a window's buffer takes in one pixel.
+    edge_offsets : int64 (stages + 1,), edges : int64 (edges, 14)
+        Inputs of each stage.
+    reader_offsets : int64 (stages + 1,), readers : int64 (edges,), reader_stage : int64 (edges,)
+        Edges that read each stage, and whose they are.
+    start, finish : float64 (stages,)
+        Written.
+
+    Returns
+    -------
+    int
+        -1, or a stage that waits for ever (a deadlock).
+    """
+    n = len(outputs)
+    base = np.zeros(n + 1, dtype=np.int64)
+    for s in range(n):
+        base[s + 1] = base[s] + outputs[s]
+    first = np.zeros(base[n])
+    last = np.zeros(base[n])
+    taken = np.zeros(base[n])  # when the input of an output pixel is no longer needed
+    done = np.zeros(n, dtype=np.int64)
+    free = np.zeros(n)
+    m = len(edges)
+    stored = np.zeros(m, dtype=np.int64)  # pixels in the window's buffer so far, and when the last came in
+    stored_at = np.zeros(m)
+    released = np.zeros(m, dtype=np.int64)  # first output after which a pixel's slot is free
+    left = n
+    while left > 0:
+        moved = False
+        for s in range(n):
+            while done[s] < outputs[s]:
+                o = done[s]
+                ready = 0.0
+                complete = 0.0
+                blocked = False
+                for e in range(edge_offsets[s], edge_offsets[s + 1]):
+                    g = edges[e]
+                    source = g[SOURCE]
+                    need = _last(g, o)
+                    if need >= done[source]:
+                        blocked = True
+                        break
+                    if g[MODE] == WINDOW:
+                        while stored[e] <= need:
+                            stored_at[e] = max(stored_at[e] + accept[s], last[base[source] + stored[e]])
+                            stored[e] += 1
+                        ready = max(ready, stored_at[e])
+                    else:
+                        ready = max(ready, first[base[source] + min(_oldest(g, o), need)])
+                        complete = max(complete, last[base[source] + need])
+                if blocked:
+                    break
+                room = 0.0
+                for i in range(reader_offsets[s], reader_offsets[s + 1]):
+                    e = readers[i]
+                    g = edges[e]
+                    slot = o - g[CAPACITY]
+                    if slot < 0:
+                        continue
+                    t = reader_stage[i]
+                    while released[e] < outputs[t] and _oldest(g, released[e] + 1) <= slot:
+                        released[e] += 1
+                    if released[e] >= done[t]:
+                        blocked = True
+                        break
+                    room = max(room, taken[base[t] + released[e]])
+                if blocked:
+                    break
+                begin = max(free[s], ready)
+                streamed = max(begin + stream[s], complete)
+                end = max(streamed + tail[s], room)
+                first[base[s] + o] = max(begin + 1.0 if early[s] else streamed, room) + latency[s]
+                last[base[s] + o] = end + latency[s]
+                taken[base[s] + o] = streamed
+                free[s] = end
+                if o == 0:
+                    start[s] = begin
+                done[s] = o + 1
+                moved = True
+                if done[s] == outputs[s]:
+                    finish[s] = last[base[s] + o]
+                    left -= 1
+        if not moved:
+            for s in range(n):
+                if done[s] < outputs[s]:
+                    return s
+    return -1

@@ -1,0 +1,35 @@
+"""Systolic arrays: matrix units with a fixed dataflow, software-managed memory and a vector unit."""
+
+from __future__ import annotations
+
+from accelsim.architectures.base import Interval, KernelCost, Options, Program
+from accelsim.architectures.systolic.lower import lower
+from accelsim.hardware.schema import SystolicDevice
+from accelsim.workload.graph import Graph
+
+
+class SystolicArchitecture:
+    """Devices of kind ``systolic``; see docs/models.md, "Systolic arrays"."""
+
+    kind = "systolic"
+
+    def supports(self, device: SystolicDevice, precision: str) -> bool:
+        return precision in device.array.macs_per_pe
+
+    def precisions(self, device: SystolicDevice) -> tuple[str, ...]:
+        return tuple(device.array.macs_per_pe)
+
+    def lower(self, graph: Graph, device: SystolicDevice, options: Options) -> Program:
+        return lower(graph, device, options)
+
+    def cost(self, program: Program) -> tuple[KernelCost, ...]:
+        from accelsim.architectures.systolic.cost import cost
+
+        return cost(program)
+
+    def interval(self, program: Program, latency_s: float) -> Interval:
+        """An assumed band: no measurement of a systolic device has been held against this model yet."""
+        return Interval(0.6 * latency_s, 1.8 * latency_s, 0.8, "assumed: not validated for this device yet")
+
+
+ARCHITECTURE = SystolicArchitecture()

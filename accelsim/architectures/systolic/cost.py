@@ -1,0 +1,181 @@
+"""Cost of a systolic program: fold cycles against vector work and memory traffic, all kernels at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import numpy as np
+
+from accelsim.architectures.base import KernelCost, Program
+from accelsim.architectures.systolic.nests import Nests, Totals
+from accelsim.core.units import si
+from accelsim.hardware.schema import SystolicDevice
+
+
+def cost(program: Program) -> tuple[KernelCost, ...]:
+    """Cost of each kernel at the program's fidelity; ``event`` uses the costs of ``tile``.
+
+    Notes
+    -----
+    ``analytic`` is max(MACs / peak, compulsory bytes / peak bandwidth), a lower bound. ``tile`` is max(fold
+    cycles, vector cycles, DRAM bytes of the best tiling / sustained bandwidth) + dispatch and memory latency.
+    """
+    nests: Nests = program.parameters["nests"]
+    work: Totals = program.parameters["totals"]
+    if program.options.fidelity == "analytic":
+        return _analytic(program, nests, work)
+    return _tiled(program, nests, work)
+
+
+def _rates(nests: Nests, device: SystolicDevice) -> Any:
+    """Multiply-accumulates per element and cycle of each nest."""
+    table = device.array.macs_per_pe
+    return np.array([table[name] for name in nests.formats], np.float64)
+
+
+def _link_seconds(device: SystolicDevice, work: Totals) -> tuple[Any, Any]:
+    """Transfer time and latency of each kernel's collective [s]; zero for all others."""
+    if device.link is None:
+        return np.zeros_like(work.link_bytes), np.zeros_like(work.link_bytes)
+    return work.link_bytes / device.link.bandwidth_bytes_per_s, work.link_hops * device.link.latency_s
+
+
+def _energies(
+    device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any
+) -> list[dict[str, float]]:
+    """Dynamic energy of each kernel by component [J]; NaN where work has no coefficient."""
+    e = device.energy
+    per_mac = np.array([e.mac_j.get(name, math.nan) for name in nests.formats], np.float64)
+    mac = np.bincount(nests.kernel, nests.macs * per_mac, len(dram))
+
+    def priced(amount: Any, coefficient: float | None) -> Any:
+        return np.where(amount > 0, amount * (math.nan if coefficient is None else coefficient), 0.0)
+
+    parts = {
+        "mac": mac,
+        "vector": priced(work.vector_ops, e.vector_op_j),
+        "sram": priced(sram, e.sram_byte_j),
+        "dram": priced(dram, e.dram_byte_j),
+    }
+    return [dict(zip(parts, row)) for row in np.stack(list(parts.values()), axis=1).tolist()]
+
+
+def _bounds(parts: dict[str, Any]) -> list[str]:
+    """Name of the largest part for each kernel; ties go to the first."""
+    names = list(parts)
+    return [names[i] for i in np.argmax(np.stack(list(parts.values())), axis=0).tolist()]
+
+
+def _analytic(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ...]:
+    device = cast(SystolicDevice, program.device)
+    clock, elements = device.array.clock_hz, device.array.rows * device.array.cols * device.array.count
+    array = np.bincount(nests.kernel, nests.macs / (elements * _rates(nests, device)), len(program.kernels))
+    bandwidth = device.memory.bandwidth_bytes_per_s
+    moved = work.bytes_compulsory
+    dram = moved / bandwidth * clock
+    energies = _energies(device, nests, work, moved, moved)
+    bounds = _bounds({"compute": array, "memory": dram})
+    costs = []
+    for energy, bound, a, d, size in zip(energies, bounds, array.tolist(), dram.tolist(), moved.tolist()):
+        formula = (
+            f"max(MACs at peak {a:.4g}, {si(size, 'B')} at {si(bandwidth, 'B/s')} = {d:.4g}) "
+            f"cycles at {si(clock, 'Hz')}"
+        )
+        levels = {"dram": size, "sram": size}
+        costs.append(KernelCost(clock, a, d, 0.0, levels, bound, "peak", energy, formula))
+    return tuple(costs)
+
+
+def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ...]:
+    # numba is imported by the kernels: only runs that need them pay for it.
+    from accelsim.architectures.systolic import folds, memory
+
+    device = cast(SystolicDevice, program.device)
+    unit, clock, count = device.array, device.array.clock_hz, len(program.kernels)
+    fold = folds.fold_table(
+        nests.batch, nests.m, nests.n, nests.k, nests.share, _rates(nests, device), nests.sets,
+        unit.rows, unit.cols, unit.count, folds.CODES[unit.dataflow], unit.double_buffered,
+    )  # fmt: skip
+    tile = memory.tile_table(
+        nests.batch, nests.m, nests.n, nests.k, nests.steps, nests.left_bytes, nests.right_bytes,
+        nests.left_element, nests.right_element, nests.sum_element, _room(device),
+    )  # fmt: skip
+
+    array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * nests.steps, count)
+    vector = work.vector_ops / device.vector.ops_per_clock
+    # A recurrent step needs the gates of the one before: array and vector unit take turns.
+    serial = np.bincount(nests.kernel, nests.steps > 1, count) > 0
+    compute = np.where(serial, array + vector, np.maximum(array, vector))
+
+    dram_bytes = work.bytes_compulsory + np.bincount(nests.kernel, tile[:, memory.EXTRA_BYTES], count)
+    sustained = device.memory.bandwidth_bytes_per_s * device.memory.efficiency
+    dram = dram_bytes / sustained * clock
+    ports, sums = _sram_bytes(nests, fold, folds)
+    ports = np.bincount(nests.kernel, ports, count)
+    sram_bytes = dram_bytes + np.where(
+        array > 0, ports + np.bincount(nests.kernel, sums, count), work.bytes_compulsory
+    )
+    speed = device.sram.bandwidth_bytes_per_s
+    sram = ports / speed * clock if speed else np.zeros(count)
+    link, hops = _link_seconds(device, work)
+    link = link * clock
+    traffic = np.maximum(np.maximum(dram, sram), link)
+    overhead = (device.dispatch_s + device.memory.latency_s + hops) * clock
+
+    bounds = _bounds(
+        {"compute": array, "vector": vector, "memory": dram, "sram": sram, "link": link, "launch": overhead}
+    )
+    energies = _energies(device, nests, work, sram_bytes, dram_bytes)
+    mappings = _mappings(nests, fold, tile, count, unit.dataflow)
+    columns = (compute, traffic, overhead, array, vector, dram, sram, link, dram_bytes, sram_bytes)
+    costs = []
+    for energy, bound, mapping, together, row in zip(
+        energies, bounds, mappings, (~serial).tolist(), zip(*(c.tolist() for c in columns))
+    ):
+        busy, moved, fixed, a, v, d, s, x, dram_size, sram_size = row
+        join = ", vector" if together else " + vector"
+        formula = (
+            f"max(array {a:.4g}{join} {v:.4g}, DRAM {si(dram_size, 'B')} at {si(sustained, 'B/s')} = "
+            f"{d:.4g}{f', SRAM {s:.4g}' if s else ''}{f', link {x:.4g}' if x else ''}) "
+            f"+ {fixed:.4g} cycles at {si(clock, 'Hz')}"
+        )
+        levels = {"dram": dram_size, "sram": sram_size}
+        costs.append(KernelCost(clock, busy, moved, fixed, levels, bound, mapping, energy, formula))
+    return tuple(costs)
+
+
+def _room(device: SystolicDevice) -> Any:
+    """On-chip capacity: in all, for the left operand, the right operand, the sums [B]."""
+    sram = device.sram
+    parts = (sram.ifmap_bytes, sram.filter_bytes, sram.ofmap_bytes)
+    return np.array([sram.capacity_bytes, *(math.inf if p is None else p for p in parts)], np.float64)
+
+
+def _sram_bytes(nests: Nests, fold: Any, folds: Any) -> tuple[Any, Any]:
+    """Traffic of each nest between SRAM and arrays: operands and results, and partial sums [B]."""
+    results = nests.batch.astype(float) * nests.m * nests.n
+    partial = np.maximum(fold[:, folds.OUTPUT_ACCESSES] - results, 0.0) * nests.sum_element
+    operands = fold[:, folds.LEFT_READS] * nests.left_width + fold[:, folds.RIGHT_READS] * nests.right_width
+    return (operands + results * nests.output_width) * nests.steps, partial * nests.steps
+
+
+def _mappings(nests: Nests, fold: Any, tile: Any, count: int, dataflow: str) -> list[str]:
+    """The mapping of each kernel in words."""
+    from accelsim.architectures.systolic import folds, memory
+
+    words: list[list[str]] = [[] for _ in range(count)]
+    orders = [memory.ORDERS[i] for i in tile[:, memory.ORDER].astype(int).tolist()]
+    picked = fold[:, [folds.FOLDS, folds.STREAM, folds.PACKED, folds.SPLIT]].tolist()
+    sizes = tile[:, [memory.TILE_M, memory.TILE_N, memory.TILE_K]].astype(int).tolist()
+    for index, (number, stream, packed, split), (tm, tn, tk), order, steps in zip(
+        nests.kernel.tolist(), picked, sizes, orders, nests.steps.tolist()
+    ):
+        side = f", {packed:.0f} side by side" if packed > 1 else ""
+        cut = f", stream in {split:.0f}" if split > 1 else ""
+        turn = f", {steps} steps" if steps > 1 else ""
+        words[index].append(
+            f"{dataflow} {number:.0f} folds of {stream:.4g} beats{side}{cut}{turn}, "
+            f"tile {tm}x{tn}x{tk} {order}"
+        )
+    return ["; ".join(w) for w in words]

@@ -1,0 +1,194 @@
+"""The matrix products of a program as columns of numbers: what the numba kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from accelsim.architectures.base import Kernel
+from accelsim.core.precision import Precision, precision
+from accelsim.workload.graph import Op, Tensor
+from accelsim.workload.ops import LoopNest
+
+
+def operands(op: Op) -> tuple[tuple[LoopNest, Tensor | None, Tensor | None], ...]:
+    """The nests of an op, each with its left and right operand (None for an intermediate)."""
+    return tuple(
+        (
+            nest,
+            None if nest.left is None else op.inputs[nest.left],
+            None if nest.right is None else op.inputs[nest.right],
+        )
+        for nest in op.work.nests
+    )
+
+
+def compute_precision(op: Op) -> Precision:
+    """Format that an op's products run in: the widest of its operands."""
+    formats = [t.precision for _, left, right in operands(op) for t in (left, right) if t is not None]
+    return max(formats, key=lambda p: (p.bits, p.kind == "float"))
+
+
+@dataclass(frozen=True)
+class Nests:
+    """One entry per matrix product of a program, in kernel order.
+
+    Attributes
+    ----------
+    kernel : array of int
+        Index of the kernel that it belongs to.
+    batch, m, n, k, steps : array of int
+    share : array of float
+        Part of the products that runs (masks, uneven experts).
+    left_bytes, right_bytes : array of float
+        One pass over the operand, whole batch; 0 for an intermediate that stays on chip [B].
+    left_element, right_element, sum_element : array of float
+        Bytes that an on-chip tile holds per index pair. A convolution's windows overlap, so its left operand
+        takes less than one element per pair [B].
+    left_width, right_width, output_width : array of float
+        Bytes of one element [B].
+    sets : array of int, (nests, 4)
+        Kernel rows, output rows, kernel columns and output columns, for the row-stationary dataflow.
+    formats : tuple of str
+        Precision of the products.
+    """
+
+    kernel: Any
+    batch: Any
+    m: Any
+    n: Any
+    k: Any
+    steps: Any
+    share: Any
+    left_bytes: Any
+    right_bytes: Any
+    left_element: Any
+    right_element: Any
+    sum_element: Any
+    left_width: Any
+    right_width: Any
+    output_width: Any
+    sets: Any
+    formats: tuple[str, ...]
+
+    @property
+    def macs(self) -> Any:
+        """Multiply-accumulates of each nest, all steps."""
+        return self.batch.astype(float) * self.m * self.n * self.k * self.share * self.steps
+
+
+_INTEGERS = ("kernel", "batch", "m", "n", "k", "steps")
+_FLOATS = (
+    "share", "left_bytes", "right_bytes", "left_element", "right_element", "sum_element",
+    "left_width", "right_width", "output_width",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Totals:
+    """One entry per kernel, one execution: what the unit beside the arrays does and what must move.
+
+    Attributes
+    ----------
+    bytes_compulsory, vector_ops, link_bytes : array of float
+    link_hops : array of float
+        Latencies that a collective pays one after the other (ring algorithms).
+    """
+
+    bytes_compulsory: Any
+    vector_ops: Any
+    link_bytes: Any
+    link_hops: Any
+
+
+def totals(kernels: Sequence[Kernel]) -> Totals:
+    """The totals of all kernels."""
+    columns = zip(
+        *(
+            (
+                kernel.bytes_compulsory,
+                sum(op.work.vector_ops for op in kernel.ops),
+                sum(op.work.link_bytes for op in kernel.ops),
+                _hops(kernel.anchor),
+            )
+            for kernel in kernels
+        )
+    )
+    return Totals(*(np.array(column, np.float64) for column in columns))
+
+
+def _hops(op: Op) -> int:
+    """Messages that a device sends in turn: a ring of p has p - 1 steps, an all-reduce twice as many."""
+    if not op.work.link_bytes:
+        return 0
+    if op.kind == "send":
+        return 1
+    steps = int(op.attribute("devices", 2)) - 1
+    return 2 * steps if op.kind == "all_reduce" else steps
+
+
+def collect(kernels: Sequence[Kernel]) -> Nests:
+    """The products of all kernels."""
+    rows: list[dict[str, Any]] = []
+    for index, kernel in enumerate(kernels):
+        for op in kernel.ops:
+            if op.work.nests:
+                rows.extend({"kernel": index, **row} for row in _rows(op))
+    columns: dict[str, Any] = {name: np.array([r[name] for r in rows], np.int64) for name in _INTEGERS}
+    columns.update({name: np.array([r[name] for r in rows], np.float64) for name in _FLOATS})
+    sets = np.array([r["sets"] for r in rows], np.int64).reshape(-1, 4)
+    return Nests(**columns, sets=sets, formats=tuple(r["format"] for r in rows))
+
+
+def _rows(op: Op) -> list[dict[str, Any]]:
+    fmt = compute_precision(op)
+    width = precision(fmt.accumulate, storage=True).bytes_per_element
+    # Part of the other operands that is read at all (experts that no token chose, keys outside a window).
+    held = {t.name: t.size_bytes for t in op.inputs}
+    first = op.inputs[0].size_bytes
+    rest = sum(held.values()) - first
+    read = 1.0 if rest <= 0 else min(1.0, max(0.0, (op.work.bytes_read - first) / rest))
+    rows = []
+    for nest, left, right in operands(op):
+        left_bytes = left.size_bytes if left is not None else 0.0
+        right_bytes = right.size_bytes * read if right is not None else 0.0
+        left_width = (left.precision if left is not None else fmt).bytes_per_element
+        right_width = (right.precision if right is not None else fmt).bytes_per_element
+        left_pairs, right_pairs = float(nest.batch) * nest.m * nest.k, float(nest.batch) * nest.n * nest.k
+        rows.append(
+            {
+                "batch": nest.batch,
+                "m": nest.m,
+                "n": nest.n,
+                "k": nest.k,
+                "steps": nest.steps,
+                "share": nest.share,
+                "left_bytes": left_bytes,
+                "right_bytes": right_bytes,
+                "left_element": min(left_width, left_bytes / left_pairs) if left is not None else left_width,
+                "right_element": min(right_width, right_bytes / right_pairs)
+                if right is not None
+                else right_width,
+                "sum_element": width,
+                "left_width": left_width,
+                "right_width": right_width,
+                "output_width": op.outputs[0].precision.bytes_per_element,
+                "sets": _sets(op, nest),
+                "format": fmt.name,
+            }
+        )
+    return rows
+
+
+def _sets(op: Op, nest: LoopNest) -> tuple[int, int, int, int]:
+    """Kernel rows, output rows, kernel columns and output columns of a convolution.
+
+    Any other product is one kernel row of k columns that m output rows share.
+    """
+    if op.kind != "conv":
+        return 1, nest.m, nest.k, 1
+    kernel, pixels = nest.k_loops, nest.m_loops
+    return kernel.get("r", 1), pixels.get("p", 1), kernel.get("s", 1), pixels.get("q", 1)

@@ -1,0 +1,100 @@
+"""Number formats: how many bits a value takes and what its products accumulate in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from accelsim.core.errors import UnknownNameError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """A number format.
+
+    Attributes
+    ----------
+    name : str
+    bits : int
+        Bits of one element, without block scales. ``tf32`` is stored in 32 bits.
+    kind : str
+        ``float``, ``int`` or ``block`` (elements share a scale per block).
+    accumulate : str
+        Format that dot products accumulate in.
+    block : int
+        Elements that share one scale; 0 when there is none.
+    scale_bits : int
+        Bits of that scale.
+    """
+
+    name: str
+    bits: int
+    kind: str
+    accumulate: str
+    block: int = 0
+    scale_bits: int = 0
+
+    @property
+    def bytes_per_element(self) -> float:
+        """Storage of one element [B], its share of the block scale included."""
+        overhead = self.scale_bits / self.block if self.block else 0.0
+        return (self.bits + overhead) / 8.0
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind == "int"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# Block formats: OCP Microscaling v1.0 (32 elements, E8M0 scale); NVFP4: 16 elements, E4M3 scale.
+PRECISIONS: dict[str, Precision] = {
+    p.name: p
+    for p in (
+        Precision("fp32", 32, "float", "fp32"),
+        Precision("tf32", 32, "float", "fp32"),
+        Precision("bf16", 16, "float", "fp32"),
+        Precision("fp16", 16, "float", "fp32"),
+        Precision("fp8_e4m3", 8, "float", "fp32"),
+        Precision("fp8_e5m2", 8, "float", "fp32"),
+        Precision("fp6", 6, "float", "fp32"),
+        Precision("mxfp8", 8, "block", "fp32", block=32, scale_bits=8),
+        Precision("mxfp4", 4, "block", "fp32", block=32, scale_bits=8),
+        Precision("nvfp4", 4, "block", "fp32", block=16, scale_bits=8),
+        Precision("int8", 8, "int", "int32"),
+        Precision("int4", 4, "int", "int32"),
+        Precision("int2", 2, "int", "int32"),
+        Precision("int1", 1, "int", "int32"),
+    )
+}
+
+# Formats that tensors may carry but that no matrix unit is asked to compute in: indices, masks, accumulators.
+STORAGE: dict[str, Precision] = {
+    p.name: p
+    for p in (
+        Precision("fp64", 64, "float", "fp64"),
+        Precision("int64", 64, "int", "int64"),
+        Precision("int32", 32, "int", "int32"),
+        Precision("int16", 16, "int", "int32"),
+        Precision("bool", 8, "int", "int32"),
+    )
+}
+
+_ALIASES = {"fp8": "fp8_e4m3", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+
+
+def precision(name: str | Precision, *, storage: bool = False) -> Precision:
+    """Look a format up by name (``fp8`` is ``fp8_e4m3``).
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest names. Storage formats count only with ``storage=True``.
+    """
+    if isinstance(name, Precision):
+        return name
+    key = _ALIASES.get(str(name).lower(), str(name).lower())
+    found = PRECISIONS.get(key) or (STORAGE.get(key) if storage else None)
+    if found is None:
+        raise UnknownNameError(f"unknown precision '{name}'", hint=did_you_mean(key, PRECISIONS))
+    return found

@@ -1,0 +1,1 @@
+"""The engine: runs a program on a device's resources and makes the answer."""

@@ -1,0 +1,382 @@
+"""The one orchestrator: workload and hardware in, Result out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelsim.architectures import architecture_of
+from accelsim.architectures.base import Architecture, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.core.errors import RequestError, did_you_mean
+from accelsim.core.outcome import Infeasible, InfeasibleError
+from accelsim.core.units import si
+from accelsim.core.version import MODEL_VERSION, VERSION
+from accelsim.engine import execute
+from accelsim.engine.result import Result, Stamp
+from accelsim.engine.timeline import Segment
+from accelsim.hardware.schema import Device
+from accelsim.hardware.spec import load_hardware
+from accelsim.techniques.parallel import Parallel, shard, stages
+from accelsim.techniques.precision import nearest_supported, own_precision, plan, with_precision
+from accelsim.workload.graph import Graph
+from accelsim.workload.load import load_workload
+
+FIDELITIES = ("analytic", "tile", "event")
+STACKS = ("eager", "graph", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A program on one device (one stage of a pipeline-parallel run), costed."""
+
+    program: Program
+    costs: tuple[KernelCost, ...]
+    pipeline: Pipeline | None
+
+    @property
+    def runs(self) -> int:
+        """Times that each kernel cost counts: a streaming pipeline's costs are per item."""
+        return self.program.graph.batch if self.pipeline is not None else 1
+
+    def kernels(self) -> Iterator[tuple[Kernel, KernelCost, int]]:
+        """Each kernel with its cost and how often it runs in the batch."""
+        for kernel, cost in zip(self.program.kernels, self.costs):
+            yield kernel, cost, kernel.repeat * self.runs
+
+
+def simulate(
+    workload: Any,
+    hardware: str | Path | Device,
+    *,
+    batch: int = 1,
+    precision: str | Mapping[str, str] | None = None,
+    stack: str = "graph",
+    devices: int = 1,
+    parallel: Mapping[str, int] | None = None,
+    phase: str | None = None,
+    context: int | None = None,
+    fidelity: str = "tile",
+    sparsity: str = "dense",
+    dims: Mapping[str, int] | None = None,
+    cold: bool = False,
+    governor: bool = True,
+    seed: int = 0,
+) -> Result | Infeasible:
+    """Simulate one workload on one device.
+
+    Parameters
+    ----------
+    workload : str or Path or Graph
+        Name, file or graph; see `load_workload`.
+    hardware : str or Path or Device
+        Name, file or device.
+    batch : int
+        Items per run.
+    precision : str or mapping, optional
+        Format of weights, activations and KV cache, or formats by role (``{"weight": "int4", "activation":
+        "fp16"}``). By default the model's own; where the device lacks that, the nearest that it has, and a
+        note says so.
+    stack : {"eager", "graph", "tensorrt"}
+        Software stack; see `Options`.
+    devices : int
+        Devices that work together.
+    parallel : mapping, optional
+        How: ``{"tensor": 2, "pipeline": 2, "data": 1}``; the product is the number of devices. By default all
+        are tensor-parallel. phase, context, dims
+        See `load_workload`.
+    fidelity : {"analytic", "tile", "event"}
+        ``analytic`` is a lower bound, ``tile`` the default, ``event`` a discrete-event simulation.
+    sparsity : str
+        Pattern that weights are assumed to carry, such as ``2:4``.
+    cold : bool
+        Nothing is on chip when a kernel starts.
+    governor : bool
+        Model power capping.
+    seed : int
+        Of anything random; part of the stamp.
+
+    Returns
+    -------
+    Result or Infeasible
+        `Infeasible` says why the device cannot do it; both have ``.summary`` and ``.feasible``.
+
+    Raises
+    ------
+    AccelsimError
+        The request itself is wrong: unknown name, bad file, batch 0 ...
+    """
+    device: Any = load_hardware(hardware)
+    graph = load_workload(workload, dims=dims, phase=phase, context=context)
+    options = _options(fidelity, stack, sparsity, cold, governor)
+    split = Parallel.of(devices, parallel)
+    architecture = architecture_of(device.kind)
+    notes: list[str] = []
+    request: dict[str, Any] = {
+        "workload": graph.name,
+        "hardware": device.name,
+        "batch": batch,
+        "precision": "",
+        "phase": graph.phase,
+    }
+    if split.devices > 1:
+        request["devices"] = split.devices
+    asked = (
+        precision
+        if precision is not None
+        else _default_precision(graph, architecture.precisions(device), device, notes)
+    )
+    formats = plan(asked)
+    request["precision"] = formats.name
+    if context is not None:
+        request["context"] = context
+    per_replica = -(-batch // split.data) if isinstance(batch, int) else batch
+    shared = shard(with_precision(graph.with_batch(per_replica), formats), split.tensor)
+    try:
+        parts = tuple(_part(architecture, stage, device, options) for stage in stages(shared, split.pipeline))
+    except InfeasibleError as error:
+        return replace(error.outcome, request=request)
+    return _result(parts, split, graph, request, batch, seed, notes)
+
+
+def _part(architecture: Architecture, graph: Graph, device: Any, options: Options) -> Part:
+    program = architecture.lower(graph, device, options)
+    if program.memory_bytes > device.memory.capacity_bytes:
+        raise InfeasibleError(
+            "memory",
+            f"{si(program.memory_bytes, 'B')} for weights, KV cache and activations",
+            f"{si(device.memory.capacity_bytes, 'B')} per device",
+            "use a smaller batch or context, a narrower precision, or more devices",
+        )
+    costs = architecture.cost(program)
+    return Part(
+        program, costs, architecture.pipeline(program, costs) if program.style == "pipeline" else None
+    )
+
+
+def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: bool) -> Options:
+    if fidelity not in FIDELITIES:
+        raise RequestError(f"unknown fidelity '{fidelity}'", hint=did_you_mean(fidelity, FIDELITIES))
+    if stack not in STACKS:
+        raise RequestError(f"unknown stack '{stack}'", hint=did_you_mean(stack, STACKS))
+    if sparsity not in ("dense", "2:4"):
+        raise RequestError(f"unknown sparsity '{sparsity}'", hint=did_you_mean(sparsity, ("dense", "2:4")))
+    return Options(fidelity, stack, sparsity, cold, governor)  # type: ignore[arg-type]
+
+
+def _default_precision(graph: Graph, supported: tuple[str, ...], device: Device, notes: list[str]) -> str:
+    own = own_precision(graph)
+    chosen = nearest_supported(own, supported) or own
+    if chosen != own:
+        notes.append(f"precision was not given: {device.name} lacks the model's {own}, so this is {chosen}")
+    return chosen
+
+
+# -- the answer
+# -----------------------------------------------------------------------------------------------------
+
+
+def _result(
+    parts: tuple[Part, ...],
+    split: Parallel,
+    graph: Graph,
+    request: dict[str, Any],
+    batch: int,
+    seed: int,
+    notes: list[str],
+) -> Result:
+    program = parts[0].program
+    device: Any = program.device
+    architecture = architecture_of(device.kind)
+    timed = [_times(part, notes) for part in parts]
+    latency_s = math.fsum(t.latency_s for t in timed)
+    interval_s = max(t.interval_s for t in timed)
+    band = architecture.interval(program, latency_s)
+    energy, missing = _energy(parts, split, interval_s)
+    energy_j = sum(energy.values())
+    throughput = batch / interval_s
+    flops = graph.flops / graph.batch * batch
+    peak = device.peak_flop_per_s(plan(request["precision"]).activation.name) * split.devices
+    hourly = device.cost.hourly_usd
+    if hourly is None:
+        missing["usd_per_million_items"] = f"{device.name} has no hourly price"
+    missing["accuracy_pct"] = "no measured accuracy for this model and precision is at hand"
+    summary: dict[str, Any] = {
+        **request,
+        "status": "ok",
+        "latency_s": latency_s,
+        "latency_low_s": band.low,
+        "latency_high_s": band.high,
+        "throughput_per_s": throughput,
+        "item": graph.item,
+        "energy_j": energy_j,
+        "energy_per_item_j": energy_j / batch,
+        "power_w": energy_j / interval_s,
+        "bound": _bound(parts),
+        "flops": flops,
+        "mac_utilisation": flops / interval_s / peak if peak else math.nan,
+        "dram_bytes": sum(c.bytes_by_level["dram"] * n for part in parts for _, c, n in part.kernels())
+        * split.devices
+        / len(parts),
+        "memory_bytes": max(part.program.memory_bytes for part in parts),
+        "memory_capacity_bytes": device.memory.capacity_bytes,
+        "usd_per_million_items": math.nan
+        if hourly is None
+        else hourly * split.devices / 3600 / throughput * 1e6,
+        "accuracy_pct": math.nan,
+        "assumed_numbers": len(device.assumed),
+        "hardware_numbers": len(device.quantities),
+        "fidelity": program.options.fidelity,
+    }
+    resources = program.parameters.get("resources", {})
+    summary.update({f"resource_{name}": value for name, value in resources.items()})
+    for part in parts:
+        notes.extend(part.program.notes)
+    return Result(
+        summary,
+        energy,
+        {"latency_s": band},
+        missing,
+        tuple(dict.fromkeys(notes)),
+        _stamp(program, graph, request, seed),
+        lambda: [row for index, part in enumerate(parts) for row in _rows(part, _label(parts, index))],
+        lambda: _segments(parts, timed),
+        request,
+    )
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """Latency of a batch through one part, time between batches in steady state [s], and what ran when."""
+
+    latency_s: float
+    interval_s: float
+    segments: Callable[[], list[Segment]]
+
+
+def _times(part: Part, notes: list[str]) -> _Timed:
+    program, costs, timing = part.program, part.costs, part.pipeline
+    event = program.options.fidelity == "event"
+    if timing is not None:
+        interval_s = timing.interval_s * program.graph.batch
+        if not event:
+            return _Timed(timing.latency_s, interval_s, lambda: execute.pipelined(program, costs, timing))
+        held, latency_s = execute.event_pipeline(program, costs, timing)
+        if program.graph.batch > execute.EVENT_ITEMS:
+            notes.append(
+                f"event fidelity followed {execute.EVENT_ITEMS} items; the rest repeat the steady state"
+            )
+        return _Timed(latency_s, interval_s, lambda: held)
+    if event:
+        segments = execute.event_sequential(program, costs)
+        latency_s = max((s.end_s for s in segments), default=0.0)
+        return _Timed(latency_s, latency_s, lambda: segments)
+    total = math.fsum(cost.latency_s * times for _, cost, times in part.kernels())
+    return _Timed(total, total, lambda: execute.in_order(program, costs))
+
+
+def _label(parts: tuple[Part, ...], index: int) -> str:
+    return f"stage{index}." if len(parts) > 1 else ""
+
+
+def _segments(parts: tuple[Part, ...], timed: list[_Timed]) -> list[Segment]:
+    """Segments of all parts on one clock, lanes prefixed by their stage."""
+    if len(parts) == 1:
+        return timed[0].segments()
+    moved, offset = [], 0.0
+    for index, t in enumerate(timed):
+        prefix = _label(parts, index)
+        moved += [
+            s._replace(
+                op=prefix + s.op, lane=prefix + s.lane, start_s=s.start_s + offset, end_s=s.end_s + offset
+            )
+            for s in t.segments()
+        ]
+        offset += t.latency_s
+    return moved
+
+
+def _energy(
+    parts: tuple[Part, ...], split: Parallel, interval_s: float
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Energy of the batch on all devices by component [J]: dynamic parts, and static power from one batch to
+    the next.
+    """
+    copies = split.tensor * split.data
+    total: dict[str, float] = {}
+    for part in parts:
+        for _, cost, times in part.kernels():
+            for name, value in cost.energy_j.items():
+                total[name] = total.get(name, 0.0) + value * times * copies
+    device = parts[0].program.device
+    idle = device.power.idle_w
+    total["static"] = math.nan if idle is None else idle * interval_s * split.devices
+    lacking = [name for name, value in total.items() if math.isnan(value)]
+    missing: dict[str, str] = {}
+    if lacking:
+        reason = f"{device.name} has no coefficient for: {', '.join(lacking)}"
+        missing = {"energy_j": reason, "energy_per_item_j": reason, "power_w": reason}
+    return total, missing
+
+
+def _bound(parts: tuple[Part, ...]) -> str:
+    """What limits most of the time."""
+    if parts[0].pipeline is not None:
+        name, _ = max(
+            ((k.name, c.latency_s * k.repeat) for p in parts for k, c, _ in p.kernels()),
+            key=lambda pair: pair[1],
+        )
+        return f"stage {name}"
+    total: dict[str, float] = {}
+    for part in parts:
+        for _, cost, times in part.kernels():
+            total[cost.bound] = total.get(cost.bound, 0.0) + cost.latency_s * times
+    return max(total, key=lambda b: total[b]) if total else "nothing"
+
+
+def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
+    program = part.program
+    architecture = architecture_of(program.device.kind)  # type: ignore[attr-defined]
+    rows = []
+    for index, (kernel, cost, times) in enumerate(part.kernels()):
+        rows.append(
+            {
+                "op": prefix + kernel.name,
+                "kind": kernel.anchor.kind,
+                "lane": prefix + kernel.lane,
+                "repeat": kernel.repeat,
+                "latency_s": cost.latency_s,
+                "total_s": cost.latency_s * times,
+                "bound": cost.bound,
+                "flops": kernel.flops * times,
+                "vector_ops": sum(op.work.vector_ops for op in kernel.ops) * times,
+                "dram_bytes": cost.bytes_by_level["dram"] * times,
+                "compulsory_bytes": kernel.bytes_compulsory * times,
+                "cycles_compute": cost.cycles_compute,
+                "cycles_memory": cost.cycles_memory,
+                "cycles_overhead": cost.cycles_overhead,
+                "clock_hz": cost.clock_hz,
+                "energy_j": sum(cost.energy_j.values()) * times,
+                "mapping": cost.mapping,
+                "fused": " + ".join(op.name for op in kernel.ops[1:]),
+                "approximated": next((op.approximated for op in kernel.ops if op.approximated), ""),
+                "formula": architecture.explain(program, index, cost),
+            }
+        )
+    return rows
+
+
+def _stamp(program: Program, graph: Graph, request: Mapping[str, Any], seed: int) -> Stamp:
+    text = repr((sorted(request.items()), program.options))
+    return Stamp(
+        VERSION,
+        MODEL_VERSION,
+        program.device.hash,
+        graph.hash,
+        hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
+        seed,
+        program.options.fidelity,
+    )

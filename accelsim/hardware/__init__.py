@@ -1,0 +1,1 @@
+"""Hardware: what a device is, whatever runs on it."""

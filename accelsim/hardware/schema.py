@@ -1,0 +1,344 @@
+"""The fields of a device: one class per section, SI inside, quantities with units in the file.
+
+A field ``bandwidth_bytes_per_s`` is written ``bandwidth: 3.35 TB/s`` in YAML, so the dotted path of a
+parameter is ``memory.bandwidth``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from accelsim.core.errors import UnitError, UnknownNameError
+from accelsim.core.precision import precision
+from accelsim.core.quantity import Quantity
+from accelsim.core.units import parse
+
+
+def _positive(dimension: str, allow_zero: bool) -> Any:
+    def read(value: Any) -> float:
+        try:
+            number = parse(value, dimension)
+        except UnitError as error:  # pydantic adds the field path to a ValueError only
+            raise ValueError(f"{error.what}; {error.hint}") from None
+        if number < 0 or (number == 0 and not allow_zero):
+            raise ValueError(f"'{value}' must be {'zero or more' if allow_zero else 'positive'}")
+        return number
+
+    return BeforeValidator(read)
+
+
+def _unit(dimension: str, *, zero: bool = False) -> Any:
+    return _positive(dimension, zero)
+
+
+Seconds = Annotated[float, _unit("time", zero=True)]
+Hertz = Annotated[float, _unit("frequency")]
+Bytes = Annotated[float, _unit("bytes")]
+BytesPerSecond = Annotated[float, _unit("bandwidth")]
+Watts = Annotated[float, _unit("power", zero=True)]
+Joules = Annotated[float, _unit("energy", zero=True)]
+SquareMetres = Annotated[float, _unit("area")]
+Dollars = Annotated[float, _unit("money", zero=True)]
+DollarsPerHour = Annotated[float, _unit("price_rate", zero=True)]
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"'{value}' is not a number")
+    return value
+
+
+Count = Annotated[int, Field(gt=0), BeforeValidator(_not_bool)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+def _precision_name(value: Any) -> str:
+    try:
+        return precision(str(value)).name
+    except UnknownNameError as error:
+        raise ValueError(f"{error.what}; {error.hint}") from None
+
+
+def _precisions(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_precision_name(k): v for k, v in value.items()}
+    return value
+
+
+ByPrecision = Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(_precisions)]
+JoulesByPrecision = Annotated[dict[str, Joules], BeforeValidator(_precisions)]
+PrecisionName = Annotated[str, BeforeValidator(_precision_name)]
+
+
+class Section(BaseModel):
+    """A part of a device; unknown fields are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class Memory(Section):
+    """External memory of one device."""
+
+    type: str
+    capacity_bytes: Bytes = Field(alias="capacity")
+    bandwidth_bytes_per_s: BytesPerSecond = Field(alias="bandwidth")
+    efficiency: Fraction = 1.0
+    """Share of the peak that a long streaming read reaches."""
+    latency_s: Seconds = Field(0.0, alias="latency")
+
+
+class Link(Section):
+    """Connection between devices of one system, per device and direction."""
+
+    type: str
+    bandwidth_bytes_per_s: BytesPerSecond = Field(alias="bandwidth")
+    latency_s: Seconds = Field(alias="latency")
+
+
+class Power(Section):
+    """Board or chip power."""
+
+    tdp_w: Watts | None = Field(None, alias="tdp")
+    idle_w: Watts | None = Field(None, alias="idle")
+
+
+class Silicon(Section):
+    """The die."""
+
+    node_nm: Annotated[float, Field(gt=0)] | None = None
+    area_m2: SquareMetres | None = Field(None, alias="area")
+
+
+class Cost(Section):
+    """Prices; every one has a date in its source."""
+
+    price_usd: Dollars | None = Field(None, alias="price")
+    hourly_usd: DollarsPerHour | None = Field(None, alias="hourly")
+
+
+class Energy(Section):
+    """Dynamic energy per action. What is missing makes that part NaN."""
+
+    mac_j: JoulesByPrecision = Field(default_factory=dict, alias="mac")
+    vector_op_j: Joules | None = Field(None, alias="vector_op")
+    dram_byte_j: Joules | None = Field(None, alias="dram_byte")
+    sram_byte_j: Joules | None = Field(None, alias="sram_byte")
+
+
+Placement = Literal["edge", "on-premises", "cloud"]
+
+
+class Device(Section):
+    """What every device has. Built by `accelsim.hardware.spec.load_hardware`."""
+
+    name: str
+    title: str
+    vendor: str
+    family: str
+    year: int | None = None
+    placement: tuple[Placement, ...]
+    note: str = ""
+    memory: Memory
+    link: Link | None = None
+    power: Power = Power()
+    silicon: Silicon = Silicon()
+    cost: Cost = Cost()
+    energy: Energy = Energy()
+    quantities: Mapping[str, Quantity] = Field(default_factory=dict, exclude=True, repr=False)
+    """Every number by dotted path, with its source and status."""
+    document: Mapping[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
+    hash: str = Field("", exclude=True, repr=False)
+
+    @property
+    def assumed(self) -> list[str]:
+        """Dotted paths of the numbers that are assumed rather than cited or measured."""
+        return [path for path, q in self.quantities.items() if q.status == "assumed"]
+
+    def replace(self, **changes: Any) -> Any:
+        """A new device with some parameters changed, by dotted path: ``replace(**{"memory.bandwidth": "4.8
+        TB/s"})``.
+        """
+        from accelsim.hardware.spec import replaced
+
+        return replaced(self, changes)
+
+    def diff(self, other: Any) -> Any:
+        """Table of the parameters in which two devices differ (`other` is a name, a path or a device)."""
+        from accelsim.hardware.spec import difference
+
+        return difference(self, other)
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and self.hash == other.hash
+
+
+class StreamingMultiprocessors(Section):
+    """The compute of a GPU: SMs (CUs on AMD)."""
+
+    count: Count
+    clock_hz: Hertz = Field(alias="clock")
+    """Boost clock, which vector work runs at."""
+    tensor_clock_hz: Hertz = Field(alias="tensor_clock")
+    """Clock behind the datasheet's tensor peak."""
+    base_clock_hz: Hertz | None = Field(None, alias="base_clock")
+    tensor_flop_per_clock: ByPrecision = Field(default_factory=dict)
+    """Dense tensor-core FLOP per SM and clock, by precision; empty where there are no tensor cores."""
+    vector_flop_per_clock: ByPrecision
+    """FMA-pipe FLOP per SM and clock, by precision."""
+    sparse_speedup: Annotated[float, Field(ge=1)] = 1.0
+    """Tensor-rate factor of 2:4 sparse weights; 1 where the hardware has none."""
+    registers: Count = 65536
+    """32-bit registers per SM."""
+    shared_memory_bytes: Bytes = Field(alias="shared_memory")
+    max_threads: Count = 2048
+    max_blocks: Count = 32
+
+
+class Cache(Section):
+    """Last-level on-chip cache of a GPU."""
+
+    capacity_bytes: Bytes = Field(alias="capacity")
+    bandwidth_bytes_per_s: BytesPerSecond = Field(alias="bandwidth")
+    latency_s: Seconds = Field(alias="latency")
+
+
+class Launch(Section):
+    """What the host adds to each kernel."""
+
+    stream_s: Seconds = Field(alias="stream")
+    """Gap between back-to-back kernels on a stream."""
+    graph_s: Seconds = Field(alias="graph")
+    """The same inside a replayed graph."""
+    eager_s: Seconds = Field(alias="eager")
+    """Host time per operator of an eager framework."""
+
+
+class GpuDevice(Device):
+    """A GPU."""
+
+    kind: Literal["gpu"]
+    sm: StreamingMultiprocessors
+    l2: Cache
+    launch: Launch
+
+    def peak_flop_per_s(self, name: str) -> float:
+        """Dense datasheet peak of a precision [FLOP/s]; 0 where the device lacks it."""
+        rate = self.sm.tensor_flop_per_clock.get(name)
+        if rate is not None:
+            return rate * self.sm.count * self.sm.tensor_clock_hz
+        return self.sm.vector_flop_per_clock.get(name, 0.0) * self.sm.count * self.sm.clock_hz
+
+
+class Array(Section):
+    """Systolic arrays of one chip."""
+
+    rows: Count
+    cols: Count
+    count: Count = 1
+    clock_hz: Hertz = Field(alias="clock")
+    dataflow: Literal["ws", "os", "is", "rs"]
+    macs_per_pe: ByPrecision
+    """Multiply-accumulates per processing element and cycle, by precision."""
+    double_buffered: bool = True
+    """The next fold's stationary operand loads while this one streams."""
+
+
+class Scratchpad(Section):
+    """Software-managed on-chip memory, shared or split by operand."""
+
+    capacity_bytes: Bytes = Field(alias="capacity")
+    ifmap_bytes: Bytes | None = Field(None, alias="ifmap")
+    filter_bytes: Bytes | None = Field(None, alias="filter")
+    ofmap_bytes: Bytes | None = Field(None, alias="ofmap")
+    bandwidth_bytes_per_s: BytesPerSecond | None = Field(None, alias="bandwidth")
+
+
+class VectorUnit(Section):
+    """The unit for everything that is not a matmul."""
+
+    ops_per_clock: Annotated[float, Field(gt=0)]
+
+
+class SystolicDevice(Device):
+    """A systolic-array ASIC."""
+
+    kind: Literal["systolic"]
+    array: Array
+    sram: Scratchpad
+    vector: VectorUnit
+    dispatch_s: Seconds = Field(0.0, alias="dispatch")
+    """Fixed cost of each operator."""
+
+    def peak_flop_per_s(self, name: str) -> float:
+        a = self.array
+        return 2.0 * a.rows * a.cols * a.count * a.clock_hz * a.macs_per_pe.get(name, 0.0)
+
+
+class Fabric(Section):
+    """Programmable resources of an FPGA. AMD parts count LUT6 and BRAM36, Intel parts ALM and M20K."""
+
+    part: str
+    technology: Literal["7series", "ultrascale", "ultrascale+", "versal", "arria10", "stratix10", "agilex"]
+    lut: Count | None = None
+    alm: Count | None = None
+    ff: Count
+    dsp: Count
+    bram36: Annotated[int, Field(ge=0)] | None = None
+    m20k: Annotated[int, Field(ge=0)] | None = None
+    uram: Annotated[int, Field(ge=0)] = 0
+    slr: Count = 1
+    usable: Fraction = 1.0
+    """Share of LUT/ALM that a design may take, the shell's part already off."""
+
+
+class Dataflow(Section):
+    """A streaming pipeline that is built for one network."""
+
+    clock_hz: Hertz = Field(alias="clock")
+    """Target clock."""
+    dma_bits: Count = 32
+    """Widest DMA interface."""
+    driver_s: Seconds = Field(0.0, alias="driver")
+    """Host time to start one batch."""
+    precisions: tuple[PrecisionName, ...] = ("int8", "int4", "int2", "int1")
+
+
+class Overlay(Section):
+    """One engine that runs layers in turn."""
+
+    clock_hz: Hertz = Field(alias="clock")
+    cores: Count = 1
+    pixel_parallel: Count
+    input_parallel: Count
+    output_parallel: Count
+    """MACs per cycle and core = pixel x input channels x output channels."""
+    buffer_bytes: Bytes = Field(alias="buffer")
+    instruction_s: Seconds = Field(0.0, alias="instruction")
+    """Overhead of each layer."""
+    driver_s: Seconds = Field(0.0, alias="driver")
+    precisions: tuple[PrecisionName, ...] = ("int8",)
+
+
+class FpgaDevice(Device):
+    """An FPGA board with the kind of engine that it carries."""
+
+    kind: Literal["fpga"]
+    fabric: Fabric
+    dataflow: Dataflow | None = None
+    overlay: Overlay | None = None
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        engine = self.dataflow or self.overlay
+        return engine.precisions if engine else ()
+
+
+DEVICES: dict[str, type[Device]] = {"gpu": GpuDevice, "systolic": SystolicDevice, "fpga": FpgaDevice}

@@ -1,0 +1,275 @@
+"""From a hardware YAML file to a device: inheritance, sources, validation, changes and differences."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from accelsim.core.catalog import catalog
+from accelsim.core.errors import ConfigError, UnknownNameError, did_you_mean
+from accelsim.core.quantity import Quantity
+from accelsim.core.yamlfile import read_yaml
+from accelsim.hardware.schema import DEVICES, Device
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EVIDENCE = ("source", "status")
+_STATUSES = ("cited", "measured", "assumed")
+# Facts that are names rather than quantities, even where they begin with a digit ("7series", "10AX115").
+_NAMES = frozenset({"year", "title", "vendor", "family", "note", "type", "part", "technology"})
+_NUMERIC = re.compile(r"^\s*[+-]?\.?\d")
+
+
+def load_hardware(name_or_path: str | Path | Device) -> Any:
+    """Load a device by name or from a YAML file.
+
+    Parameters
+    ----------
+    name_or_path : str or Path or Device
+        A catalog name (``"h100-sxm"``), the path of a file, or a device, which is returned as it is.
+
+    Returns
+    -------
+    GpuDevice or SystolicDevice or FpgaDevice
+
+    Raises
+    ------
+    UnknownNameError, ConfigError
+        The name is unknown; or the file is unreadable, has an unknown field, a wrong unit, a size that is not
+        positive, or a number without a source. The message names the file and the field.
+    """
+    if isinstance(name_or_path, Device):
+        return name_or_path
+    path = catalog("hardware").resolve(name_or_path)
+    path = path.resolve()
+    held = _LOADED.get(path)
+    if held is not None and all(_modified(file) == then for file, then in held[0]):
+        return held[1]
+    files: list[Path] = []
+    device = build(_resolved(path, files), path.stem, str(path))
+    _LOADED[path] = (tuple((file, _modified(file)) for file in files), device)
+    return device
+
+
+_LOADED: dict[Path, tuple[tuple[tuple[Path, int], ...], Any]] = {}
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else -1
+
+
+def _resolved(path: Path, files: list[Path]) -> dict[str, Any]:
+    """The file's document over those it extends, every number a `Quantity`; `files` collects what was read."""
+    if path in files:
+        circle = " -> ".join(file.stem for file in [*files[files.index(path) :], path])
+        raise ConfigError(f"'extends' goes in a circle: {circle}", str(files[-1]))
+    files.append(path)
+    document = read_yaml(path)
+    parent_name = document.pop("extends", None)
+    own = _with_evidence(document, "", "", "assumed", str(path))
+    if parent_name is None:
+        return own
+    if not isinstance(parent_name, str):
+        raise ConfigError(f"'extends' must be a name, got {parent_name!r}", str(path))
+    parent = path.parent / f"{parent_name}.yaml"
+    if not parent.is_file():
+        try:
+            parent = catalog("hardware").find(parent_name)
+        except UnknownNameError as error:
+            raise ConfigError(f"'extends' names no file: {error.what}", str(path), error.hint) from None
+    return _merged(_resolved(parent.resolve(), files), own)
+
+
+def _with_evidence(node: dict[str, Any], field: str, source: str, status: str, where: str) -> dict[str, Any]:
+    """Attach the nearest `source` and `status` to every number."""
+    source = node.get("source", source)
+    status = node.get("status", status)
+    if status not in _STATUSES:
+        raise ConfigError(
+            f"status '{status}' is not one of {', '.join(_STATUSES)}", f"{where}: {field or 'file'}"
+        )
+    result: dict[str, Any] = {}
+    for key, value in node.items():
+        if key in _EVIDENCE:
+            continue
+        path = f"{field}.{key}" if field else str(key)
+        if isinstance(value, dict) and "value" in value:
+            extra = set(value) - {"value", *_EVIDENCE}
+            if extra:
+                raise ConfigError(f"unknown key '{sorted(extra)[0]}' beside a value", f"{where}: {path}")
+            result[key] = _leaf(
+                value["value"], value.get("source", source), value.get("status", status), path, where
+            )
+        elif isinstance(value, dict):
+            result[key] = _with_evidence(value, path, source, status, where)
+        elif _is_number(value) and key not in _NAMES:
+            result[key] = _leaf(value, source, status, path, where)
+        else:
+            result[key] = value
+    return result
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float) or (isinstance(value, str) and bool(_NUMERIC.match(value)))
+
+
+def _leaf(value: Any, source: Any, status: str, path: str, where: str) -> Any:
+    if not source or not isinstance(source, str):
+        raise ConfigError(
+            f"the number '{value}' has no source",
+            f"{where}: {path}",
+            "add 'source:' to the number, its section or the file",
+        )
+    if status not in _STATUSES:
+        raise ConfigError(f"status '{status}' is not one of {', '.join(_STATUSES)}", f"{where}: {path}")
+    return Quantity(value, source, status)  # type: ignore[arg-type]
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        held = result.get(key)
+        result[key] = _merged(held, value) if isinstance(held, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {k: _plain(v) for k, v in node.items()}
+    return node.value if isinstance(node, Quantity) else node
+
+
+def build(document: dict[str, Any], name: str, where: str) -> Any:
+    """Validate a resolved document and make the device."""
+    kind = document.get("kind")
+    if not isinstance(kind, str) or kind not in DEVICES:
+        raise ConfigError(f"kind '{kind}' is not one of {', '.join(DEVICES)}", f"{where}: kind")
+    plain = {"name": name, **_plain(document)}
+    quantities = {path: q for path, q in _leaves(document) if isinstance(q, Quantity)}
+    try:
+        device = DEVICES[kind].model_validate({**plain, "quantities": quantities, "document": document})
+    except ValidationError as error:
+        raise ConfigError(*_first_problem(error, DEVICES[kind], where)) from None
+    return device.model_copy(update={"hash": _digest(device)})
+
+
+def _digest(device: Device) -> str:
+    """Hash of what a simulation can depend on: the values in SI, so "3.35 TB/s" and "3350 GB/s" are equal."""
+    values = device.model_dump(exclude={"title", "note", "vendor"}, exclude_defaults=True)
+    text = json.dumps(_rounded(values), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _rounded(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {k: _rounded(v) for k, v in node.items()}
+    return f"{node:.12g}" if isinstance(node, float) else node
+
+
+def _first_problem(error: ValidationError, model: type[Device], where: str) -> tuple[str, str, str]:
+    """One line for a validation error: the first problem, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    hint = ""
+    if first["type"] == "extra_forbidden":
+        message = f"unknown field '{first['loc'][-1]}'"
+        hint = did_you_mean(field, _paths(model))
+    elif first["type"] == "missing":
+        message = "this field is missing"
+    elif "input" in first and not isinstance(first["input"], dict) and str(first["input"]) not in message:
+        message = f"{message} (got '{first['input']}')"
+    if len(problems) > 1:
+        message += f" (and {len(problems) - 1} more)"
+    return message, f"{where}: {field}", hint
+
+
+def replaced(device: Device, changes: Mapping[str, Any]) -> Any:
+    """See `Device.replace`."""
+    document = copy.deepcopy(dict(device.document))
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = document
+        for part in parents:
+            if not isinstance(node.get(part), dict):
+                node = {}
+                break
+            node = node[part]
+        if last not in node and path not in _paths(type(device)):
+            raise ConfigError(f"no parameter '{path}'", device.name, did_you_mean(path, _paths(type(device))))
+        if last not in node and parents:
+            node = document
+            for part in parents:
+                node = node.setdefault(part, {})
+        node[last] = (
+            Quantity(value, f"changed from {device.name} by the user", "assumed")
+            if _is_number(value)
+            else value
+        )
+    label = ",".join(f"{k}={v}" for k, v in changes.items())
+    base = device.name.split("[")[0]
+    held = device.name[len(base) + 1 : -1] if device.name != base else ""
+    return build(document, f"{base}[{held + ',' if held else ''}{label}]", device.name)
+
+
+def _paths(model: Any, prefix: str = "") -> set[str]:
+    """Dotted YAML paths that a device class accepts."""
+    from accelsim.hardware.schema import Section
+
+    found: set[str] = set()
+    for name, info in model.model_fields.items():
+        if info.exclude:
+            continue
+        path = f"{prefix}{info.alias or name}"
+        nested = [
+            t for t in (info.annotation, *getattr(info.annotation, "__args__", ())) if isinstance(t, type)
+        ]
+        section = next((t for t in nested if issubclass(t, Section)), None)
+        found |= _paths(section, f"{path}.") if section else {path}
+    return found
+
+
+def difference(device: Device, other: str | Path | Device) -> pd.DataFrame:
+    """See `Device.diff`: columns ``parameter``, one per device."""
+    import pandas as pd
+
+    second = load_hardware(other)
+    mine, theirs = dict(_leaves(device.document)), dict(_leaves(second.document))
+    rows = []
+    for path in sorted({*mine, *theirs}):
+        a, b = (_plain(d.get(path)) for d in (mine, theirs))
+        if a != b:
+            rows.append({"parameter": path, device.name: a, second.name: b})
+    return pd.DataFrame(rows, columns=["parameter", device.name, second.name])
+
+
+def sources(device: Device) -> pd.DataFrame:
+    """Every number of a device: columns ``parameter value status source``."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {"parameter": path, "value": q.value, "status": q.status, "source": q.source}
+            for path, q in device.quantities.items()
+        ]
+    )

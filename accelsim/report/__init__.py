@@ -1,0 +1,1 @@
+"""Reports: tables, pictures and files for people."""

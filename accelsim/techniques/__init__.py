@@ -1,0 +1,1 @@
+"""Techniques: transforms of a workload graph, and what they cost."""

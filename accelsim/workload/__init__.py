@@ -1,0 +1,1 @@
+"""Workload graphs: what a model computes, whatever runs it."""

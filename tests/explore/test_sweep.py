@@ -1,0 +1,52 @@
+"""Sweeps keep every point, in order, infeasible ones too."""
+
+from __future__ import annotations
+
+import pytest
+
+import accelsim as ax
+from accelsim.core.errors import AccelsimError
+
+
+def test_pow2():
+    assert ax.pow2(1, 64) == [1, 2, 4, 8, 16, 32, 64]
+    assert ax.pow2(3, 40) == [4, 8, 16, 32]
+    with pytest.raises(AccelsimError):
+        ax.pow2(8, 1)
+
+
+def test_all_combinations_with_infeasible_rows():
+    study = ax.sweep("resnet50", ["h100-sxm", "u250-finn"], batch=[1, 8], precision=["fp16", "int8"])
+    frame = study.frame
+    assert len(frame) == len(study) == 8
+    assert list(zip(frame.hardware, frame.batch, frame.precision))[:3] == [
+        ("h100-sxm", 1, "fp16"),
+        ("h100-sxm", 1, "int8"),
+        ("h100-sxm", 8, "fp16"),
+    ]
+    infeasible = frame[frame.status == "infeasible"]
+    assert set(zip(infeasible.hardware, infeasible.precision)) == {("u250-finn", "fp16")}
+    assert (infeasible.reason == "precision").all()
+    assert infeasible.latency_s.isna().all()
+    assert len(study.feasible) == 6
+
+
+def test_workers_give_the_same_table():
+    axes = {"batch": [1, 2, 4], "precision": ["fp16", "int8"]}
+    serial, parallel = (ax.sweep("resnet18", ["l4"], jobs=j, **axes).frame for j in (1, 2))
+    assert serial.equals(parallel)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hardware": "h100"},
+        {"precision": ["fp16", "fp17"]},
+        {"batch": [1, 0]},
+        {"workload": []},
+        {"workload": "resnet5"},
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(change):
+    with pytest.raises(AccelsimError):
+        ax.sweep(**{"workload": "resnet50", "hardware": "h100-sxm", **change})

@@ -1,0 +1,56 @@
+"""What users read runs: notebooks, README snippets, the names that documents mention."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_runs_and_is_stripped(path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    book = nbformat.read(path, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+    nbclient.NotebookClient(book, timeout=120, kernel_name="python3").execute()
+
+
+@pytest.mark.skipif(find_spec("onnx") is None, reason="the README reads a model of the onnx package")
+def test_readme_python_runs() -> None:
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.S))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_commands_run(tmp_path: Path) -> None:
+    lines = [line.split("#")[0].strip() for line in re.findall(r"^accelsim .*$", README, re.M)]
+    assert len(lines) >= 5
+    for line in lines:
+        if "model.onnx" in line:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", "accelsim.cli", *shlex.split(line)[1:]],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stderr)
+
+
+def test_documents_name_no_missing_file() -> None:
+    for name in re.findall(r"\]\(((?!http)[^)#]+)", README):
+        assert (ROOT / name).exists(), name
