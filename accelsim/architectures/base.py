@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from accelsim.hardware.schema import Device
 from accelsim.workload.graph import Graph, Op, Tensor
 
 Fidelity = Literal["analytic", "tile", "event"]
@@ -88,7 +87,7 @@ class Kernel:
         return group_bytes(self.ops, self.inputs, self.outputs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """What an architecture's ``lower`` returns.
 
@@ -106,7 +105,7 @@ class Program:
     """
 
     graph: Graph
-    device: Device
+    device: Any
     options: Options
     kernels: tuple[Kernel, ...]
     style: Style

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -51,8 +51,8 @@ def fuse(graph: Graph, joins: Joins) -> tuple[Group, ...]:
 
     An op joins the group that writes one of its inputs when ``joins(anchor, op)`` allows it, the group is the
     latest of those that feed it (so the order stays a dependency order), nothing else reads the tensor
-    between them, and both repeat
-    equally often. Free ops (reshapes) vanish: their outputs are their inputs under another name.
+    between them, and both repeat equally often. Free ops (reshapes) vanish: a whole tensor under another name
+    gets its first name back, and a part of one (a slice of a fused product) stands for that part.
 
     Parameters
     ----------
@@ -60,64 +60,82 @@ def fuse(graph: Graph, joins: Joins) -> tuple[Group, ...]:
     joins : callable
         ``joins(anchor, op)``; a module-level function, since results are cached by it.
     """
-    root: dict[str, str] = {}
-
-    def renamed(t: Tensor) -> Tensor:
-        name = root.get(t.name)
-        return t if name is None else replace(t, name=name)
-
-    ops: list[Op] = []
-    for op in graph:
-        if op.work.free:
-            source = op.inputs[0].name
-            for t in op.outputs:
-                root[t.name] = root.get(source, source)
-        elif any(t.name in root for t in op.inputs):
-            ops.append(replace(op, inputs=tuple(map(renamed, op.inputs))))
-        else:
-            ops.append(op)
-
+    ops, storage = _without_free_ops(graph)
     readers: dict[str, int] = {}
     for op in ops:
-        for name in {t.name for t in op.inputs}:
+        for name in _touched(op.inputs, storage):
             readers[name] = readers.get(name, 0) + 1
-    kept = {root.get(t.name, t.name) for t in graph.outputs}
+    kept = set(_touched(graph.outputs, storage))
 
     members: list[list[Op]] = []
     home: dict[str, int] = {}
     for op in ops:
-        feeding = [(home[t.name], t) for t in op.inputs if t.name in home]
-        target, link = max(feeding, key=lambda pair: pair[0], default=(-1, None))
-        if (
-            link is not None
-            and readers[link.name] == 1
-            and link.name not in kept
+        feeding = [(home[name], name) for name in _touched(op.inputs, storage) if name in home]
+        target, link = max(feeding, default=(-1, ""))
+        joined = (
+            bool(feeding)
+            and readers[link] == 1
+            and link not in kept
             and members[target][0].repeat == op.repeat
             and joins(members[target][0], op)
-        ):
-            members[target].append(op)
-        else:
+        )
+        if not joined:
             target = len(members)
-            members.append([op])
+            members.append([])
+        members[target].append(op)
         for t in op.outputs:
             home[t.name] = target
+    return tuple(_group(index, group, home, readers, kept, storage) for index, group in enumerate(members))
 
-    return tuple(_group(index, group, home, readers, kept) for index, group in enumerate(members))
+
+Storage = Mapping[str, tuple[str, ...]]
+"""Tensors that free ops made, and the written tensors whose memory they are."""
 
 
-def _group(index: int, ops: list[Op], home: dict[str, int], readers: dict[str, int], kept: set[str]) -> Group:
+def _without_free_ops(graph: Graph) -> tuple[list[Op], Storage]:
+    storage: dict[str, tuple[str, ...]] = {}
+    whole: dict[str, str] = {}
+    ops: list[Op] = []
+    for op in graph:
+        if op.work.free:
+            sources = tuple(dict.fromkeys(n for t in op.inputs for n in storage.get(t.name, (t.name,))))
+            for t in op.outputs:
+                storage[t.name] = sources
+                first = op.inputs[0]
+                if len(op.inputs) == 1 and t.elements == first.elements:
+                    whole[t.name] = whole.get(first.name, first.name)
+        elif any(t.name in whole for t in op.inputs):
+            inputs = tuple(replace(t, name=whole.get(t.name, t.name)) for t in op.inputs)
+            ops.append(replace(op, inputs=inputs))
+        else:
+            ops.append(op)
+    return ops, storage
+
+
+def _touched(tensors: Iterable[Tensor], storage: Storage) -> list[str]:
+    """Names of the written tensors whose memory some tensors are, each once."""
+    return list(dict.fromkeys(name for t in tensors for name in storage.get(t.name, (t.name,))))
+
+
+def _group(
+    index: int, ops: list[Op], home: dict[str, int], readers: dict[str, int], kept: set[str], storage: Storage
+) -> Group:
     inside: dict[str, int] = {}
     for op in ops:
-        for name in {t.name for t in op.inputs}:
+        for name in _touched(op.inputs, storage):
             inside[name] = inside.get(name, 0) + 1
-    inputs = {t.name: t for op in ops for t in op.inputs if home.get(t.name) != index}
+
+    def made_here(t: Tensor) -> bool:
+        return all(home.get(name) == index for name in _touched([t], storage))
+
+    inputs = {t.name: t for op in ops for t in op.inputs if not made_here(t)}
     outputs = {
         t.name: t
         for op in ops
         for t in op.outputs
-        if t.name in kept or readers.get(t.name, 0) > inside.get(t.name, 0) or t.name not in readers
+        if t.name in kept or t.name not in readers or readers[t.name] > inside.get(t.name, 0)
     }
-    after = sorted({home[name] for name in inputs if name in home})
+    after = sorted({home[n] for n in _touched(inputs.values(), storage) if n in home and home[n] != index})
     return Group(tuple(ops), tuple(inputs.values()), tuple(outputs.values()), tuple(after))
 
 

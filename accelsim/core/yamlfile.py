@@ -66,9 +66,9 @@ def _refuse_deep(text: str | bytes) -> None:
         elif isinstance(event, yaml.events.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"nested more than {MAX_DEPTH} levels deep", event.start_mark
-            )
+            mark: Any = event.start_mark
+            problem = f"nested more than {MAX_DEPTH} levels deep"
+            raise yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 def _refuse_bomb(root: yaml.Node | None) -> None:

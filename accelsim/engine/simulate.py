@@ -144,17 +144,26 @@ def simulate(
 
 def _part(architecture: Architecture, graph: Graph, device: Any, options: Options) -> Part:
     program = architecture.lower(graph, device, options)
-    if program.memory_bytes > device.memory.capacity_bytes:
-        raise InfeasibleError(
-            "memory",
-            f"{si(program.memory_bytes, 'B')} for weights, KV cache and activations",
-            f"{si(device.memory.capacity_bytes, 'B')} per device",
-            "use a smaller batch or context, a narrower precision, or more devices",
-        )
+    _check_memory(program)
     costs = architecture.cost(program)
     return Part(
         program, costs, architecture.pipeline(program, costs) if program.style == "pipeline" else None
     )
+
+
+def _check_memory(program: Program) -> None:
+    """Weights, KV cache and activations must fit the external memory of a device."""
+    graph, need, have = program.graph, program.memory_bytes, program.device.memory.capacity_bytes
+    if need <= have:
+        return
+    parts = {
+        "weights": (graph.weight_bytes, "use a narrower precision or more devices"),
+        "KV cache": (graph.kv_bytes, "use a smaller batch, a shorter context or more devices"),
+        "activations": (graph.peak_activation_bytes, "use a smaller batch"),
+    }
+    detail = ", ".join(f"{name} {si(size, 'B')}" for name, (size, _) in parts.items() if size)
+    _, hint = max(parts.values())
+    raise InfeasibleError("memory", f"{si(need, 'B')} ({detail})", f"{si(have, 'B')} per device", hint)
 
 
 def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: bool) -> Options:
@@ -339,7 +348,7 @@ def _bound(parts: tuple[Part, ...]) -> str:
 
 def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
     program = part.program
-    architecture = architecture_of(program.device.kind)  # type: ignore[attr-defined]
+    architecture = architecture_of(program.device.kind)
     rows = []
     for index, (kernel, cost, times) in enumerate(part.kernels()):
         rows.append(

@@ -89,7 +89,7 @@ class Memory(Section):
     bandwidth_bytes_per_s: BytesPerSecond = Field(alias="bandwidth")
     efficiency: Fraction = 1.0
     """Share of the peak that a long streaming read reaches."""
-    latency_s: Seconds = Field(0.0, alias="latency")
+    latency_s: Seconds = Field(default=0.0, alias="latency")
 
 
 class Link(Section):
@@ -103,31 +103,31 @@ class Link(Section):
 class Power(Section):
     """Board or chip power."""
 
-    tdp_w: Watts | None = Field(None, alias="tdp")
-    idle_w: Watts | None = Field(None, alias="idle")
+    tdp_w: Watts | None = Field(default=None, alias="tdp")
+    idle_w: Watts | None = Field(default=None, alias="idle")
 
 
 class Silicon(Section):
     """The die."""
 
     node_nm: Annotated[float, Field(gt=0)] | None = None
-    area_m2: SquareMetres | None = Field(None, alias="area")
+    area_m2: SquareMetres | None = Field(default=None, alias="area")
 
 
 class Cost(Section):
     """Prices; every one has a date in its source."""
 
-    price_usd: Dollars | None = Field(None, alias="price")
-    hourly_usd: DollarsPerHour | None = Field(None, alias="hourly")
+    price_usd: Dollars | None = Field(default=None, alias="price")
+    hourly_usd: DollarsPerHour | None = Field(default=None, alias="hourly")
 
 
 class Energy(Section):
     """Dynamic energy per action. What is missing makes that part NaN."""
 
     mac_j: JoulesByPrecision = Field(default_factory=dict, alias="mac")
-    vector_op_j: Joules | None = Field(None, alias="vector_op")
-    dram_byte_j: Joules | None = Field(None, alias="dram_byte")
-    sram_byte_j: Joules | None = Field(None, alias="sram_byte")
+    vector_op_j: Joules | None = Field(default=None, alias="vector_op")
+    dram_byte_j: Joules | None = Field(default=None, alias="dram_byte")
+    sram_byte_j: Joules | None = Field(default=None, alias="sram_byte")
 
 
 Placement = Literal["edge", "on-premises", "cloud"]
@@ -188,7 +188,7 @@ class StreamingMultiprocessors(Section):
     """Boost clock, which vector work runs at."""
     tensor_clock_hz: Hertz = Field(alias="tensor_clock")
     """Clock behind the datasheet's tensor peak."""
-    base_clock_hz: Hertz | None = Field(None, alias="base_clock")
+    base_clock_hz: Hertz | None = Field(default=None, alias="base_clock")
     tensor_flop_per_clock: ByPrecision = Field(default_factory=dict)
     """Dense tensor-core FLOP per SM and clock, by precision; empty where there are no tensor cores."""
     vector_flop_per_clock: ByPrecision
@@ -255,10 +255,10 @@ class Scratchpad(Section):
     """Software-managed on-chip memory, shared or split by operand."""
 
     capacity_bytes: Bytes = Field(alias="capacity")
-    ifmap_bytes: Bytes | None = Field(None, alias="ifmap")
-    filter_bytes: Bytes | None = Field(None, alias="filter")
-    ofmap_bytes: Bytes | None = Field(None, alias="ofmap")
-    bandwidth_bytes_per_s: BytesPerSecond | None = Field(None, alias="bandwidth")
+    ifmap_bytes: Bytes | None = Field(default=None, alias="ifmap")
+    filter_bytes: Bytes | None = Field(default=None, alias="filter")
+    ofmap_bytes: Bytes | None = Field(default=None, alias="ofmap")
+    bandwidth_bytes_per_s: BytesPerSecond | None = Field(default=None, alias="bandwidth")
 
 
 class VectorUnit(Section):
@@ -274,7 +274,7 @@ class SystolicDevice(Device):
     array: Array
     sram: Scratchpad
     vector: VectorUnit
-    dispatch_s: Seconds = Field(0.0, alias="dispatch")
+    dispatch_s: Seconds = Field(default=0.0, alias="dispatch")
     """Fixed cost of each operator."""
 
     def peak_flop_per_s(self, name: str) -> float:
@@ -306,7 +306,7 @@ class Dataflow(Section):
     """Target clock."""
     dma_bits: Count = 32
     """Widest DMA interface."""
-    driver_s: Seconds = Field(0.0, alias="driver")
+    driver_s: Seconds = Field(default=0.0, alias="driver")
     """Host time to start one batch."""
     precisions: tuple[PrecisionName, ...] = ("int8", "int4", "int2", "int1")
 
@@ -321,9 +321,9 @@ class Overlay(Section):
     output_parallel: Count
     """MACs per cycle and core = pixel x input channels x output channels."""
     buffer_bytes: Bytes = Field(alias="buffer")
-    instruction_s: Seconds = Field(0.0, alias="instruction")
+    instruction_s: Seconds = Field(default=0.0, alias="instruction")
     """Overhead of each layer."""
-    driver_s: Seconds = Field(0.0, alias="driver")
+    driver_s: Seconds = Field(default=0.0, alias="driver")
     precisions: tuple[PrecisionName, ...] = ("int8",)
 
 
@@ -339,6 +339,26 @@ class FpgaDevice(Device):
     def precisions(self) -> tuple[str, ...]:
         engine = self.dataflow or self.overlay
         return engine.precisions if engine else ()
+
+    def peak_flop_per_s(self, name: str) -> float:
+        """Dense peak of a precision [FLOP/s]: an overlay's multipliers, or what a pipeline could put into DSP
+        blocks and LUTs.
+
+        A pipeline's multiply-accumulate of b-bit operands takes 2 b (2 ceil(2 b / 6) + 1) LUTs, or part of a
+        of a DSP block: a quarter to 4 bits, half to 8. NaN on Intel parts: their logic is not counted in LUTs.
+        """
+        if name not in self.precisions:
+            return 0.0
+        if self.dataflow is None:
+            o = self.overlay
+            macs = o.cores * o.pixel_parallel * o.input_parallel * o.output_parallel if o else 0
+            return 2.0 * macs * o.clock_hz if o else 0.0
+        if self.fabric.lut is None:
+            return float("nan")
+        bits = precision(name).bits
+        packed = 0 if bits == 1 else 4 if bits <= 4 else 2
+        in_luts = self.fabric.lut * self.fabric.usable / (2 * bits * (2 * -(-2 * bits // 6) + 1))
+        return 2.0 * (in_luts + packed * self.fabric.dsp) * self.dataflow.clock_hz
 
 
 DEVICES: dict[str, type[Device]] = {"gpu": GpuDevice, "systolic": SystolicDevice, "fpga": FpgaDevice}

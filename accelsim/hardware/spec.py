@@ -67,7 +67,7 @@ def _modified(path: Path) -> int:
 
 
 def _resolved(path: Path, files: list[Path]) -> dict[str, Any]:
-    """The file's document over those it extends, every number a `Quantity`; `files` collects what was read."""
+    """The file's document over those it extends, numbers as `Quantity`; `files` collects what is read."""
     if path in files:
         circle = " -> ".join(file.stem for file in [*files[files.index(path) :], path])
         raise ConfigError(f"'extends' goes in a circle: {circle}", str(files[-1]))

@@ -1,8 +1,9 @@
 """Which axis of each tensor grows with the batch: by comparing two imports, or by rules when only one exists.
 
-An importer reads a model for `b` items and, where the file allows it, again for ``2 b``: the axis that doubles is the batch
-axis, whatever the model does in between (`compare_batches`). A file that writes its batch into reshape targets can only be
-read as it is; then the axis is carried from the inputs through every operator (`mark_batch`).
+An importer reads a model for `b` items and, where the file allows it, again for ``2 b``: the axis that
+doubles is the batch axis, whatever the model does in between (`compare_batches`). A file that writes its
+batch into reshape targets can only be read as it is; then the axis is carried from the inputs through every
+operator (`mark_batch`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from math import prod
 from accelsim.core.errors import GraphError
 from accelsim.workload.graph import Op, Tensor
 
-# Input position, tensor (with its batch axis set).
-_Marked = list[tuple[int, Tensor]]
+# Input position, tensor, its batch axis.
+_Marked = list[tuple[int, Tensor, int]]
 _Rule = Callable[[Op, _Marked, Tensor, int], int | None]
 
 
@@ -25,8 +26,8 @@ def compare_batches(ops: Sequence[Op], doubled: Sequence[Op]) -> list[Op]:
     Raises
     ------
     GraphError
-        The imports differ in more than one axis that doubles (the batch is baked into the file, or the model depends on
-        the batch in another way).
+        The imports differ in more than one axis that doubles (the batch is baked into the file, or the model
+        depends on the batch in another way).
     """
     if [(op.name, op.kind) for op in ops] != [(op.name, op.kind) for op in doubled]:
         raise GraphError("the operators depend on the batch")
@@ -37,7 +38,11 @@ def compare_batches(ops: Sequence[Op], doubled: Sequence[Op]) -> list[Op]:
 
     found = []
     for op, twin in zip(ops, doubled):
-        if len(op.inputs) != len(twin.inputs) or len(op.outputs) != len(twin.outputs) or op.repeat != twin.repeat:
+        if (
+            len(op.inputs) != len(twin.inputs)
+            or len(op.outputs) != len(twin.outputs)
+            or op.repeat != twin.repeat
+        ):
             raise GraphError("the operators depend on the batch", op.name)
         inputs = tuple(map(marked, op.inputs, twin.inputs))
         outputs = tuple(map(marked, op.outputs, twin.outputs))
@@ -69,7 +74,8 @@ def mark_batch(ops: Iterable[Op], inputs: Iterable[Tensor]) -> list[Op]:
     Returns
     -------
     list of Op
-        The same ops with `batch_axis` set. A tensor whose axis no rule finds keeps None; `unresolved` names the first.
+        The same ops with `batch_axis` set. A tensor whose axis no rule finds keeps None; `unresolved` names
+        the first.
     """
     ops = list(ops)
     axes = {t.name: t.batch_axis for t in inputs if t.batch_axis is not None}
@@ -82,14 +88,17 @@ def mark_batch(ops: Iterable[Op], inputs: Iterable[Tensor]) -> list[Op]:
         axis = axes.get(t.name)
         return t if axis is None or t.role == "weight" else replace(t, batch_axis=axis)
 
-    return [replace(op, inputs=tuple(map(marked, op.inputs)), outputs=tuple(map(marked, op.outputs))) for op in ops]
+    return [
+        replace(op, inputs=tuple(map(marked, op.inputs)), outputs=tuple(map(marked, op.outputs)))
+        for op in ops
+    ]
 
 
 def unresolved(ops: Iterable[Op]) -> str:
     """Why `with_batch` cannot work, or ``""``.
 
-    The first tensor that comes from the inputs and has no batch axis, or the first op whose operands no longer fit when the
-    batch doubles.
+    The first tensor that comes from the inputs and has no batch axis, or the first op whose operands no
+    longer fit when the batch doubles.
     """
     for op in ops:
         if not any(t.batch_axis is not None for t in op.inputs):
@@ -113,7 +122,7 @@ def _twice(t: Tensor) -> Tensor:
 def _forward(ops: Sequence[Op], axes: dict[str, int], batch: int) -> None:
     for op in ops:
         marked = [
-            (i, replace(t, batch_axis=axes[t.name]))
+            (i, t, axes[t.name])
             for i, t in enumerate(op.inputs)
             if t.name in axes and t.role != "weight" and axes[t.name] < len(t.shape)
         ]
@@ -128,7 +137,7 @@ def _forward(ops: Sequence[Op], axes: dict[str, int], batch: int) -> None:
 
 
 def _backward(ops: Sequence[Op], axes: dict[str, int], batch: int) -> bool:
-    """Mark what was built for the batch rather than from the inputs, such as a class token repeated for every item."""
+    """Mark what was built for the batch, not from the inputs, such as a repeated class token."""
     found = False
     for op in reversed(ops):
         for output in op.outputs:
@@ -154,55 +163,60 @@ def _output_axis(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | N
 
 def _aligned(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
     """Axes match from the right, as in broadcasting; the size on the axis stays."""
-    for _, t in marked:
-        axis = t.batch_axis + len(output.shape) - len(t.shape)
-        if 0 <= axis < len(output.shape) and output.shape[axis] == t.shape[t.batch_axis]:
-            return axis
-    if op.kind == "generic":
-        for _, t in marked:
-            if t.batch_axis < len(output.shape) and output.shape[t.batch_axis] == t.shape[t.batch_axis]:
-                return t.batch_axis
-    return None
+    found = set()
+    for _, t, of_input in marked:
+        axis = of_input + len(output.shape) - len(t.shape)
+        if 0 <= axis < len(output.shape) and output.shape[axis] == t.shape[of_input]:
+            found.add(axis)
+    if op.kind == "generic" and not found:
+        same = (a for _, t, a in marked if a < len(output.shape) and output.shape[a] == t.shape[a])
+        return next(same, None)
+    return _only(found)
+
+
+def _only(found: set[int]) -> int | None:
+    """The one axis; two mean that every item meets every other, and no single axis grows."""
+    return found.pop() if len(found) == 1 else None
 
 
 def _removed(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
     """The output lacks the axes in ``removed`` (squeeze, select)."""
-    _, t = marked[0]
+    _, t, axis = marked[0]
     gone = {a % len(t.shape) for a in op.attributes["removed"]}
-    return None if t.batch_axis in gone else t.batch_axis - sum(a < t.batch_axis for a in gone)
+    return None if axis in gone else axis - sum(a < axis for a in gone)
 
 
 def _inserted(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
     """The output has the new axes in ``inserted`` (unsqueeze, stack)."""
     new = {a % len(output.shape) for a in op.attributes["inserted"]}
     kept = [a for a in range(len(output.shape)) if a not in new]
-    axis = marked[0][1].batch_axis
+    axis = marked[0][2]
     return kept[axis] if axis < len(kept) else None
 
 
 def _transpose(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
-    _, t = marked[0]
+    _, t, axis = marked[0]
     axes = [a % len(t.shape) for a in op.attribute("axes", range(len(t.shape))[::-1])]
-    return axes.index(t.batch_axis)
+    return axes.index(axis)
 
 
 def _reshape(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
     """Follow the batch as a factor of the row-major index.
 
-    With `lead` the product of the axes before the batch axis, the batch is the factor between ``lead`` and ``lead * batch`` of
-    the cumulative product of sizes; the output axis that covers this interval grows. For batch 1 the interval is
-    empty and axes on both sides qualify, see `_reshape_of_one`.
+    With `lead` the product of the axes before the batch axis, the batch is the factor between ``lead`` and
+    ``lead * batch`` of the cumulative product of sizes; the output axis that covers this interval grows. For
+    batch 1 the interval is empty and axes on both sides qualify, see `_reshape_of_one`.
     """
-    _, t = marked[0]
-    lead = prod(t.shape[: t.batch_axis])
+    _, t, axis = marked[0]
+    lead = prod(t.shape[:axis])
     before = [prod(output.shape[:i]) for i in range(len(output.shape) + 1)]
     if batch > 1:
         fits = (i for i in range(len(output.shape)) if before[i] <= lead and lead * batch <= before[i + 1])
         return next((i for i in fits if (lead // before[i]) * before[i] == lead), None)
-    return _reshape_of_one(t, output, lead, before)
+    return _reshape_of_one(t, axis, output, lead, before)
 
 
-def _reshape_of_one(t: Tensor, output: Tensor, lead: int, before: list[int]) -> int | None:
+def _reshape_of_one(t: Tensor, axis: int, output: Tensor, lead: int, before: list[int]) -> int | None:
     fits = [i for i in range(len(output.shape)) if before[i] <= lead <= before[i + 1]]
     if not fits:
         return None
@@ -210,20 +224,22 @@ def _reshape_of_one(t: Tensor, output: Tensor, lead: int, before: list[int]) -> 
     if alone:
         return alone[0]
     left, right = fits[0], fits[-1]
-    # (t, b, h d) -> (t, b h, d) splits what follows the batch, which then leads the split; (t, b, e) -> (t b, e) keeps it,
-    # and the batch joins what comes before.
-    following = len(t.shape) - t.batch_axis - (1 if t.shape[t.batch_axis] == 1 else 0)
+    # (t, b, h d) -> (t, b h, d) splits what follows the batch, which then leads the split; (t, b, e) -> (t b,
+    # e) keeps it, and the batch joins what comes before.
+    following = len(t.shape) - axis - (1 if t.shape[axis] == 1 else 0)
     return right if len(output.shape) - right > following else left
 
 
 def _reduce(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
-    _, t = marked[0]
+    _, t, axis = marked[0]
     rank = len(t.shape)
     axes = op.attribute("axes")
-    gone = set(range(rank)) if axes is None else {a % rank for a in ((axes,) if isinstance(axes, int) else axes)}
-    if t.batch_axis in gone:
+    gone = (
+        set(range(rank)) if axes is None else {a % rank for a in ((axes,) if isinstance(axes, int) else axes)}
+    )
+    if axis in gone:
         return None
-    return t.batch_axis if len(output.shape) == rank else t.batch_axis - sum(a < t.batch_axis for a in gone)
+    return axis if len(output.shape) == rank else axis - sum(a < axis for a in gone)
 
 
 def _gather(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
@@ -231,34 +247,35 @@ def _gather(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
     table, indices = op.inputs[0], op.inputs[1]
     if op.attribute("elements"):  # one index per output element
         return _aligned(op, marked, output, batch)
-    axis = op.attribute("axis", 0) % len(table.shape)
-    for position, t in marked:
-        if position == 1 and t.name == indices.name:
-            return axis + t.batch_axis
-        if position == 0 and t.batch_axis != axis:
-            return t.batch_axis + (len(indices.shape) - 1 if t.batch_axis > axis else 0)
+    picked = op.attribute("axis", 0) % len(table.shape)
+    for position, _, axis in marked:
+        if position == 1:
+            return picked + axis
+        if position == 0 and axis != picked:
+            return axis + (len(indices.shape) - 1 if axis > picked else 0)
     return None
 
 
 def _matmul(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
-    """Leading axes match from the right; the rows of a and the columns of b are the output's last two axes."""
+    """Leading axes match from the right; rows of a and columns of b are the output's last two axes."""
     rank = len(output.shape)
-    for position, t in marked:
-        back = len(t.shape) - 1 - t.batch_axis
+    found = set()
+    for position, t, axis in marked:
+        back = len(t.shape) - 1 - axis
+        transposed = bool(op.attribute("transpose_b" if position else "transpose_a"))
         if position > 1:
             continue
-        transposed = bool(op.attribute("transpose_b" if position else "transpose_a"))
         if back >= 2:
-            return rank - 1 - back
-        if position == 0 and back == (0 if transposed else 1):
-            return rank - 2
-        if position == 1 and back == (1 if transposed else 0):
-            return rank - 1
-    return None
+            found.add(rank - 1 - back)
+        elif position == 0 and back == (0 if transposed else 1):
+            found.add(rank - 2)
+        elif position == 1 and back == (1 if transposed else 0):
+            found.add(rank - 1)
+    return _only(found)
 
 
 def _concat(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
-    axis = marked[0][1].batch_axis
+    axis = marked[0][2]
     return None if axis == _axis(op, output) else axis
 
 
@@ -267,7 +284,7 @@ def _axis(op: Op, output: Tensor) -> int:
 
 
 def _same(op: Op, marked: _Marked, output: Tensor, batch: int) -> int | None:
-    return marked[0][1].batch_axis
+    return marked[0][2]
 
 
 _RULES: dict[str, _Rule] = {

@@ -10,12 +10,14 @@ from math import prod
 from accelsim.workload.graph import Op, Tensor
 
 
-def einsum_ops(name: str, equation: str, operands: Sequence[Tensor], output: Tensor, origin: str) -> list[Op] | None:
+def einsum_ops(
+    name: str, equation: str, operands: Sequence[Tensor], output: Tensor, origin: str
+) -> list[Op] | None:
     """Ops of an einsum of one or two operands, or None when it is not a product, a sum or a permutation.
 
-    Letters of two operands fall into batch (in both and in the output), rows (first operand and output), columns (second
-    operand and output) and reduction (both, not in the output). Operands are permuted to (batch, rows, reduction) and
-    (batch, reduction, columns); where the order already fits, this is free.
+    Letters of two operands fall into batch (in both and in the output), rows (first operand and output),
+    columns (second operand and output) and reduction (both, not in the output). Operands are permuted to
+    (batch, rows, reduction) and (batch, reduction, columns); where the order already fits, this is free.
     """
     terms = _terms(equation, operands, output)
     if terms is None:
@@ -41,14 +43,24 @@ def einsum_ops(name: str, equation: str, operands: Sequence[Tensor], output: Ten
         op = Op(name, "elementwise", tuple(operands), (output,), attributes, origin=origin)
         return [op] if _aligned(inputs, out) else None
 
-    def size(letters: Sequence[str]) -> int:
+    def extent(letters: Sequence[str]) -> int:
         return prod(sizes[i] for i in letters)
 
-    lead = (size(batch),) if batch else ()
+    lead = (extent(batch),) if batch else ()
     ops: list[Op] = []
-    left = _arranged(f"{name}.a", a, batch + rows + inner, operands[0], (*lead, size(rows), size(inner)), origin, ops)
-    right = _arranged(f"{name}.b", b, batch + inner + columns, operands[1], (*lead, size(inner), size(columns)), origin, ops)
-    product = replace(output, name=f"{name}.product", shape=(*lead, size(rows), size(columns)))
+    left = _arranged(
+        f"{name}.a", a, batch + rows + inner, operands[0], (*lead, extent(rows), extent(inner)), origin, ops
+    )
+    right = _arranged(
+        f"{name}.b",
+        b,
+        batch + inner + columns,
+        operands[1],
+        (*lead, extent(inner), extent(columns)),
+        origin,
+        ops,
+    )
+    product = replace(output, name=f"{name}.product", shape=(*lead, extent(rows), extent(columns)))
     ops.append(Op(name, "matmul", (left, right), (product,), {}, origin=origin))
     order = batch + rows + columns
     if order == list(out):
@@ -62,14 +74,16 @@ def einsum_ops(name: str, equation: str, operands: Sequence[Tensor], output: Ten
 
 
 def _terms(equation: str, operands: Sequence[Tensor], output: Tensor) -> tuple[list[str], str] | None:
-    """Letters of each operand and of the output, an ellipsis written out; None for repeated letters (diagonals)."""
+    """Letters of operands and output, an ellipsis written out; None for diagonals."""
     left, arrow, out = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
     if len(inputs) != len(operands):
         return None
     spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
     if "..." in equation:
-        count = max(len(t.shape) - len(term.replace("...", "")) for t, term in zip(operands, inputs) if "..." in term)
+        count = max(
+            len(t.shape) - len(term.replace("...", "")) for t, term in zip(operands, inputs) if "..." in term
+        )
         dots = "".join(spare[:count])
         widths = [len(t.shape) - len(term.replace("...", "")) for t, term in zip(operands, inputs)]
         inputs = [term.replace("...", dots[count - w :] if w else "") for term, w in zip(inputs, widths)]
@@ -84,12 +98,16 @@ def _terms(equation: str, operands: Sequence[Tensor], output: Tensor) -> tuple[l
 
 def _unary(name: str, letters: str, out: str, x: Tensor, y: Tensor, origin: str) -> list[Op] | None:
     if sorted(letters) == sorted(out):
-        return [Op(name, "transpose", (x,), (y,), {"axes": tuple(letters.index(i) for i in out)}, origin=origin)]
+        return [
+            Op(name, "transpose", (x,), (y,), {"axes": tuple(letters.index(i) for i in out)}, origin=origin)
+        ]
     kept = [i for i in letters if i in out]
     if kept != list(out):
         return None
     axes = tuple(i for i, letter in enumerate(letters) if letter not in out)
-    return [Op(name, "reduce", (x,), (y,), {"function": "sum", "axes": axes, "keepdims": False}, origin=origin)]
+    return [
+        Op(name, "reduce", (x,), (y,), {"function": "sum", "axes": axes, "keepdims": False}, origin=origin)
+    ]
 
 
 def _aligned(inputs: Sequence[str], out: str) -> bool:
@@ -98,7 +116,13 @@ def _aligned(inputs: Sequence[str], out: str) -> bool:
 
 
 def _arranged(
-    name: str, letters: str, order: Sequence[str], x: Tensor, shape: tuple[int, ...], origin: str, ops: list[Op]
+    name: str,
+    letters: str,
+    order: Sequence[str],
+    x: Tensor,
+    shape: tuple[int, ...],
+    origin: str,
+    ops: list[Op],
 ) -> Tensor:
     if x.role == "weight":  # laid out once, beforehand
         return replace(x, shape=shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -317,25 +317,9 @@ class Graph:
     @cached_property
     def peak_activation_bytes(self) -> float:
         """Largest sum of live activations when ops run in topological order [B]."""
-        last_use = {name: max(self._position[c.name] for c in ops) for name, ops in self.consumers.items()}
-        live = sum(t.size_bytes for t in self.inputs if t.role == "activation")
-        peak = live
-        expiring: dict[int, float] = {}
-        for t in self.inputs:
-            if t.role == "activation":
-                expiring[last_use[t.name]] = expiring.get(last_use[t.name], 0.0) + t.size_bytes
-        for i, op in enumerate(self._order):
-            for t in op.outputs:
-                live += t.size_bytes
-                end = last_use.get(t.name, len(self._order))
-                expiring[end] = expiring.get(end, 0.0) + t.size_bytes
-            peak = max(peak, live)
-            live -= expiring.pop(i, 0.0)
-        return peak
+        from accelsim.workload.liveness import peak_activation_bytes
 
-    @cached_property
-    def _position(self) -> dict[str, int]:
-        return {op.name: i for i, op in enumerate(self._order)}
+        return peak_activation_bytes(self)
 
     @cached_property
     def hash(self) -> str:
@@ -401,21 +385,13 @@ class Graph:
             raise RequestError(f"batch {batch} is larger than {MAX_BATCH}")
         if batch == self.batch:
             return self
-        old = self.batch
-
-        def scaled(t: Tensor) -> Tensor:
-            if t.batch_axis is None:
-                return t
-            size, rest = divmod(t.shape[t.batch_axis] * batch, old)
-            if rest:
-                raise GraphError(f"tensor '{t.name}' {t.shape} does not divide by batch {old}", self.name)
-            return replace(t, shape=(*t.shape[: t.batch_axis], size, *t.shape[t.batch_axis + 1 :]))
-
-        if not any(t.batch_axis is not None for t in self.inputs):
+        if self.metadata.get("batch_note"):
             raise GraphError(
-                "no input has a batch axis", self.name, "import the model with the batch that you need"
+                self.metadata["batch_note"], self.name, "import the model with the batch that you need"
             )
-        return self.map_tensors(scaled, batch=batch)
+        if not any(t.batch_axis is not None for t in self.inputs):
+            raise GraphError("no input has a batch axis", self.name, "import it with the batch you need")
+        return _batched(self, batch)
 
     def __repr__(self) -> str:
         from accelsim.core.units import si
@@ -424,6 +400,22 @@ class Graph:
             f"Graph {self.name}: {len(self)} ops, {self.phase}, batch {self.batch}, {si(self.macs, 'MAC')}, "
             f"{si(self.parameters, 'parameters')}"
         )
+
+
+@lru_cache(maxsize=256)
+def _batched(graph: Graph, batch: int) -> Graph:
+    """See `Graph.with_batch`; kept, since sweeps ask for the same batches again and again."""
+    old = graph.batch
+
+    def scaled(t: Tensor) -> Tensor:
+        if t.batch_axis is None:
+            return t
+        size, rest = divmod(t.shape[t.batch_axis] * batch, old)
+        if rest:
+            raise GraphError(f"tensor '{t.name}' {t.shape} does not divide by batch {old}", graph.name)
+        return replace(t, shape=(*t.shape[: t.batch_axis], size, *t.shape[t.batch_axis + 1 :]))
+
+    return graph.map_tensors(scaled, batch=batch)
 
 
 def _index(graph: str, ops: Iterable[Op]) -> tuple[dict[str, Op], dict[str, Op]]:
@@ -481,7 +473,7 @@ def _topological(graph: str, by_name: dict[str, Op], producer: dict[str, Op]) ->
 
 
 def _cycle(by_name: dict[str, Op], producer: dict[str, Op], stuck: set[str]) -> list[str]:
-    """A cycle among ops that never became ready: each of them waits for another, so walking back must come round."""
+    """A cycle among ops that never became ready: each waits for another, so walking back comes round."""
     path = [next(name for name in by_name if name in stuck)]
     while True:
         sources = (producer[t.name].name for t in by_name[path[-1]].inputs if t.name in producer)

@@ -45,15 +45,15 @@ def from_config(
     where : str, optional
         Where a mapping comes from, for errors.
     precision : str, optional
-        Format of weights and activations; by default ``torch_dtype`` of the file, else bf16 for language models
-        and fp16 for the others.
+        Format of weights and activations; by default ``torch_dtype`` of the file, else bf16 for language
+        models and fp16 for the others.
 
     Returns
     -------
     Graph
-        For one item. Its metadata tells ``architecture``, ``context``, ``parameters_total`` (of the whole model),
-        ``active_parameters`` (per token, without the input embedding), ``kv_elements_per_token`` and a ``note`` on
-        what was assumed.
+        For one item. Its metadata tells ``architecture``, ``context``, ``parameters_total`` (whole model),
+        ``active_parameters`` (per token, without the input embedding), ``kv_elements_per_token`` and a
+        ``note`` on what was assumed.
 
     Raises
     ------

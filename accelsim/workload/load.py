@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ def load_workload(
     phase: str | None = None,
     context: int | None = None,
     strict: bool = False,
+    inputs: Sequence[Any] | None = None,
 ) -> Graph:
     """Load a workload.
 
     Parameters
     ----------
-    source : str or Path or Graph
+    source : str or Path or Graph or torch.nn.Module
         A catalog name (``"resnet50"``), an ``.onnx`` file, a HuggingFace ``config.json``, a workload
         ``.yaml``, or a graph, which is returned as it is.
     dims : mapping, optional
@@ -38,6 +39,8 @@ def load_workload(
         Tokens of prompt (prefill) or of cache (decode).
     strict : bool
         Refuse operators that are only approximated.
+    inputs : sequence, optional
+        Example inputs of a PyTorch module: tensors, shapes, or ``(shape, type)`` pairs.
 
     Returns
     -------
@@ -57,6 +60,13 @@ def load_workload(
         isinstance(context, bool) or not isinstance(context, int) or not 1 <= context <= 2**24
     ):
         raise RequestError(f"context {context!r} is not a positive number of tokens")
+    if any(c.__module__.startswith("torch.nn") for c in type(source).__mro__):
+        from accelsim.workload.torch import from_torch
+
+        graph = from_torch(source, *(inputs or ()))
+        if strict:
+            graph.coverage().require_exact()
+        return graph
     text = str(source)
     suffix = Path(text).suffix.lower()
     if isinstance(source, Path) or "/" in text or suffix in (".onnx", ".json", ".yaml", ".yml"):

@@ -45,8 +45,9 @@ def from_onnx(source: Any, *, dims: Mapping[str, int] | None = None, name: str |
     ----------
     source : str or Path or onnx.ModelProto
     dims : mapping, optional
-        Sizes of named dimensions. A first axis that is plainly the batch (named ``batch``, ``N``, ``unk__1`` ..., or not at all) is 1 unless
-        given; ``batch`` stands for it, whatever its name. An unnamed axis is called ``INPUT.AXIS``.
+        Sizes of named dimensions. A first axis that is plainly the batch (named ``batch``, ``N``, ``unk__1``
+        ..., or not at all) is 1 unless given; ``batch`` stands for it, whatever its name. An unnamed axis is
+        called ``INPUT.AXIS``.
     name : str, optional
         Name of the graph; the file's stem when None.
 
@@ -90,13 +91,17 @@ def from_onnx(source: Any, *, dims: Mapping[str, int] | None = None, name: str |
     ops, tensors = walk(1)
     if not ops:
         raise GraphError("the graph has no operator that depends on an input", where)
-    ops, note = _batched(ops, tensors, walk) if items is not None else (ops, "no input has an axis that could be the batch")
+    ops, note = (
+        _batched(ops, tensors, walk)
+        if items is not None
+        else (ops, "no input has an axis that could be the batch")
+    )
     facts = {
         "source": where,
         "format": "onnx",
         "opset": next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None),
         "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
-        "dims": {n: size for n, size in sizes.items()},
+        "dims": sizes,
         **({"batch_note": note} if note else {}),
     }
     stem = Path(where).stem if folder is not None else model.graph.name or "model"
@@ -114,13 +119,13 @@ def _batched(ops: list[Op], tensors: list[Tensor], walk: Any) -> tuple[list[Op],
         return marked, unresolved(marked)
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------------------------
 
 
 def _read(source: Any) -> tuple[Any, str, Path | None]:
     """The model, how errors name it, and the folder that external data lies in."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if isinstance(source, onnx.ModelProto):
         return source, source.graph.name or "model", None
@@ -137,7 +142,9 @@ def _read(source: Any) -> tuple[Any, str, Path | None]:
     try:
         model.ParseFromString(raw)
     except (DecodeError, ValueError):
-        raise ModelFileError("not an ONNX file, or a truncated one", str(path), "export the model again") from None
+        raise ModelFileError(
+            "not an ONNX file, or a truncated one", str(path), "export the model again"
+        ) from None
     if not model.ir_version or not model.HasField("graph"):
         raise ModelFileError("not an ONNX file", str(path), "export the model again")
     if not model.graph.node or not model.graph.output:
@@ -155,15 +162,23 @@ def _inputs(model: Any, where: str) -> list[_Input]:
             continue
         if not entry.type.HasField("tensor_type"):
             kind = entry.type.WhichOneof("value") or "nothing"
-            raise UnsupportedOpError(f"input '{entry.name}' is a {kind.replace('_type', '')}, not a tensor", where)
+            raise UnsupportedOpError(
+                f"input '{entry.name}' is a {kind.replace('_type', '')}, not a tensor", where
+            )
         tensor = entry.type.tensor_type
         if not tensor.HasField("shape"):
-            raise ModelFileError(f"input '{entry.name}' has no shape", where, "export the model with input shapes")
+            raise ModelFileError(
+                f"input '{entry.name}' has no shape", where, "export the model with input shapes"
+            )
         axes = []
         for i, d in enumerate(tensor.shape.dim):
             if d.HasField("dim_value"):
                 if d.dim_value < 1:
-                    raise ModelFileError(f"axis {i} of input '{entry.name}' has size {d.dim_value}", where, "sizes must be positive")
+                    raise ModelFileError(
+                        f"axis {i} of input '{entry.name}' has size {d.dim_value}",
+                        where,
+                        "sizes must be positive",
+                    )
                 axes.append(_Axis(d.dim_value))
             else:
                 axes.append(_Axis(0, d.dim_param or f"{entry.name}.{i}"))
@@ -192,7 +207,9 @@ def _bind(inputs: list[_Input], dims: dict[str, int], where: str) -> tuple[dict[
         for position, axis in enumerate(i.axes):
             if axis.name and not sizes[axis.name]:
                 raise ModelFileError(
-                    f"dimension '{axis.name}' (axis {position} of input '{i.name}') is open", where, f"give it: --dim {axis.name}=SIZE"
+                    f"dimension '{axis.name}' (axis {position} of input '{i.name}') is open",
+                    where,
+                    f"give it: --dim {axis.name}=SIZE",
                 )
     return sizes, batch
 
@@ -210,4 +227,6 @@ def _tensor(given: _Input, sizes: Mapping[str, int], batch: set[str], times: int
     if fixed is not None and shape and shape[0] == fixed:
         where = 0
         shape[0] *= times
-    return Value(Tensor(given.name, tuple(shape), format_of(given.dtype, given.name), batch_axis=where), given.dtype)
+    return Value(
+        Tensor(given.name, tuple(shape), format_of(given.dtype, given.name), batch_axis=where), given.dtype
+    )

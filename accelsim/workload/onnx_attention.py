@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from accelsim.core.errors import UnsupportedOpError
 from accelsim.workload.graph import Op, Tensor
@@ -22,13 +23,20 @@ def _heads(node: Node, x: Tensor, count: int, part: str, ops: list[Op]) -> Tenso
 
 
 def _attend(
-    node: Node, q: Tensor, k: Tensor, v: Tensor, ops: list[Op], *, mask: Sequence[Tensor] = (), causal: bool = False
+    node: Node,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ops: list[Op],
+    *,
+    mask: Sequence[Tensor] = (),
+    causal: bool = False,
 ) -> list[Op]:
     """Attention on (b, h, t, d) operands, its output brought to the node's own shape."""
     y = node.y
     shape = (*q.shape[:3], v.shape[3])
     window = node.attr("local_window_size", -1)
-    held = {"causal": causal, **({"window": window} if window > 0 else {})}
+    held: dict[str, Any] = {"causal": causal, **({"window": window} if window > 0 else {})}
     if y.shape == shape:
         return [*ops, node.op("attention", [q, k, v, *mask], [y], **held)]
     out = replace(y, name=f"{node.name}.heads", shape=shape)
@@ -36,13 +44,15 @@ def _attend(
 
 
 def _cached(node: Node, new: Tensor, past: int, present: int, part: str, ops: list[Op]) -> Tensor:
-    """Keys or values of all positions: the new ones are appended to the cache, whose tensor is what attention reads."""
+    """Keys or values of all positions: new ones join the cache, whose tensor attention reads."""
     if not node.has(past):
         _present(node, new, present, part, ops)
         return new
     old = node.tensor(past)
     if len(old.shape) != 4:
-        raise UnsupportedOpError(f"the cache of {node.type} has shape {old.shape}, expected (b, h, s, d)", node.name)
+        raise UnsupportedOpError(
+            f"the cache of {node.type} has shape {old.shape}, expected (b, h, s, d)", node.name
+        )
     b, h, s, d = old.shape
     whole = replace(old, shape=(b, h, s + new.shape[2], d), role="kv")
     out = node.outputs[present] if present < len(node.outputs) else None
@@ -52,9 +62,11 @@ def _cached(node: Node, new: Tensor, past: int, present: int, part: str, ops: li
 
 
 def _present(node: Node, new: Tensor, index: int, part: str, ops: list[Op]) -> None:
-    if index < len(node.outputs) and node.outputs[index] is not None:
-        out = node.outputs[index]
-        ops.append(node.op("kv_write", [new], [replace(new, name=out.name, role="activation")], part=f"{part}_write"))
+    out = node.outputs[index] if index < len(node.outputs) else None
+    if out is not None:
+        ops.append(
+            node.op("kv_write", [new], [replace(new, name=out.name, role="activation")], part=f"{part}_write")
+        )
 
 
 @maps("Attention")
@@ -65,7 +77,15 @@ def attention(node: Node) -> list[Op]:
     q = _heads(node, node.x, hq, "q", ops)
     k = _cached(node, _heads(node, node.tensor(1), hkv, "k", ops), 4, 1, "k", ops)
     v = _cached(node, _heads(node, node.tensor(2), hkv, "v", ops), 5, 2, "v", ops)
-    return _attend(node, q, k, v, ops, mask=node.tensors(3) if node.has(3) else (), causal=bool(node.attr("is_causal", 0)))
+    return _attend(
+        node,
+        q,
+        k,
+        v,
+        ops,
+        mask=node.tensors(3) if node.has(3) else (),
+        causal=bool(node.attr("is_causal", 0)),
+    )
 
 
 @maps("MultiHeadAttention", domain=MICROSOFT)
@@ -78,7 +98,15 @@ def multi_head_attention(node: Node) -> list[Op]:
     q = _heads(node, node.x, heads, "q", ops)
     k = _cached(node, _heads(node, node.tensor(1), heads, "k", ops), 6, 1, "k", ops)
     v = _cached(node, _heads(node, node.tensor(2), heads, "v", ops), 7, 2, "v", ops)
-    return _attend(node, q, k, v, ops, mask=node.tensors(5) if node.has(5) else (), causal=bool(node.attr("unidirectional", 0)))
+    return _attend(
+        node,
+        q,
+        k,
+        v,
+        ops,
+        mask=node.tensors(5) if node.has(5) else (),
+        causal=bool(node.attr("unidirectional", 0)),
+    )
 
 
 @shapes("MultiHeadAttention", domain=MICROSOFT)
@@ -99,14 +127,17 @@ def _multi_head_shape(node: Node) -> list[tuple[int, Shape]]:
 
 @maps("GroupQueryAttention", domain=MICROSOFT)
 def group_query_attention(node: Node) -> list[Op]:
-    """Inputs q, k, v as (b, t, h d) (or packed in q), past_key, past_value, lengths; rotary embedding is inside."""
+    """Inputs q, k, v as (b, t, h d) (or packed in q), past_key, past_value; rotates inside."""
     hq, hkv = node.attr("num_heads"), node.attr("kv_num_heads")
     ops: list[Op] = []
     q, k, v = node.x, *(node.tensor(i) if node.has(i) else None for i in (1, 2))
     if k is None or v is None:
         b, t, width = q.shape
         d = width // (hq + 2 * hkv)
-        parts = [replace(q, name=f"{node.name}.{p}_packed", shape=(b, t, n * d)) for p, n in (("q", hq), ("k", hkv), ("v", hkv))]
+        parts = [
+            replace(q, name=f"{node.name}.{p}_packed", shape=(b, t, n * d))
+            for p, n in (("q", hq), ("k", hkv), ("v", hkv))
+        ]
         ops.append(node.op("reshape", [q], parts, part="unpack"))
         q, k, v = parts
     split = [_heads(node, x, n, p, ops) for x, n, p in ((q, hq, "q"), (k, hkv, "k"), (v, hkv, "v"))]
@@ -142,9 +173,12 @@ def packed_attention(node: Node) -> list[Op]:
     qkv = replace(node.y, name=f"{node.name}.qkv", shape=(b, t, w.shape[-1]))
     bias = [node.weight(2)] if node.has(2) else []
     ops.append(node.op("matmul", [x, w, *bias], [qkv], part="qkv"))
-    parts = [replace(qkv, name=f"{node.name}.{p}", shape=(b, heads, t, n // heads)) for p, n in zip("qkv", sizes)]
+    parts = [
+        replace(qkv, name=f"{node.name}.{p}", shape=(b, heads, t, n // heads)) for p, n in zip("qkv", sizes)
+    ]
     ops.append(node.op("reshape", [qkv], parts, part="unpack"))
-    return _attend(node, *parts, ops, causal=bool(node.attr("unidirectional", 0)))
+    q, k, v = parts
+    return _attend(node, q, k, v, ops, causal=bool(node.attr("unidirectional", 0)))
 
 
 @shapes("Attention", domain=MICROSOFT)
@@ -175,7 +209,7 @@ def skip_norm(node: Node) -> list[Op]:
 
 @maps("EmbedLayerNormalization", domain=MICROSOFT)
 def embed_norm(node: Node) -> list[Op]:
-    """Inputs: ids, segment ids, word, position and segment tables, gamma, beta: gathers, sums and normalisation."""
+    """Inputs: ids, segment ids, word, position and segment tables, gamma, beta."""
     ops: list[Op] = []
     y = node.y
     words = replace(y, name=f"{node.name}.word")
@@ -200,7 +234,10 @@ def _embed_shape(node: Node) -> list[tuple[int, Shape]]:
 
 @maps("FusedMatMul", domain=MICROSOFT)
 def fused_matmul(node: Node) -> list[Op]:
-    flags = {"transpose_a": bool(node.attr("transA", 0)), "transpose_b": bool(node.attr("transB", 0))}
+    flags: dict[str, Any] = {
+        "transpose_a": bool(node.attr("transA", 0)),
+        "transpose_b": bool(node.attr("transB", 0)),
+    }
     return [node.op("matmul", node.tensors(0, 1), **flags)]
 
 
@@ -218,7 +255,14 @@ def fused_conv(node: Node) -> list[Op]:
 
 
 shapes(
-    "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "LayerNormalization", "SimplifiedLayerNormalization", "RotaryEmbedding", domain=MICROSOFT
+    "Gelu",
+    "FastGelu",
+    "BiasGelu",
+    "QuickGelu",
+    "LayerNormalization",
+    "SimplifiedLayerNormalization",
+    "RotaryEmbedding",
+    domain=MICROSOFT,
 )(like_first)
 shapes("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)(like_first)
 shapes("SimplifiedLayerNormalization")(like_first)

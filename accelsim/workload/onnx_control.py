@@ -73,7 +73,9 @@ def scan(walker: Walker, node: Node, values: Mapping[str, Value]) -> list[Value]
         axis %= len(t.shape)
         step = Tensor(name, t.shape[:axis] + t.shape[axis + 1 :], t.precision)
         attributes = {"axes": (axis,), "removed": (axis,)}
-        walker.emit(Op(walker.unique(f"{node.name}.{name}"), "slice", (t,), (step,), attributes, count, "Scan"))
+        walker.emit(
+            Op(walker.unique(f"{node.name}.{name}"), "slice", (t,), (step,), attributes, count, "Scan")
+        )
         inner[name] = Value(step, value.dtype)
     return _repeat(walker, node, body, inner, count, len(states), first=0)
 
@@ -99,10 +101,16 @@ def _repeat(
     start = 2 if first else 0  # a loop's body begins with the trip number and the condition
     before = [inner[n].tensor.shape for n in names[start : start + states]]
     after = [v.tensor.shape for v in results[first : first + states]]
-    why = "" if before == after else f"the state of '{node.name}' changes its shape; the first trip counts for all"
+    why = (
+        ""
+        if before == after
+        else f"the state of '{node.name}' changes its shape; the first trip counts for all"
+    )
     for op in ops:
         held = {**op.attributes, "shared_over": count * op.attributes.get("shared_over", 1)}
-        walker.ops.append(replace(op, repeat=op.repeat * count, attributes=held, approximated=op.approximated or why))
+        walker.ops.append(
+            replace(op, repeat=op.repeat * count, attributes=held, approximated=op.approximated or why)
+        )
     found = list(results[first : first + states])
     for i, value in enumerate(results[first + states :]):
         t = value.tensor

@@ -1,4 +1,5 @@
-"""What the ONNX importer knows about a value and about a node, and the table that maps node types to operator kinds."""
+"""What the ONNX importer knows about a value and about a node, and the table that maps node types to operator
+kinds."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ from accelsim.workload.graph import Op, Tensor
 
 # Element types of onnx.TensorProto, by number.
 _FORMATS = {
-    1: "fp32", 2: "int8", 3: "int8", 4: "int16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "fp16", 11: "fp64",
-    12: "int32", 13: "int64", 14: "fp64", 15: "fp64", 16: "bf16", 17: "fp8_e4m3", 18: "fp8_e4m3", 19: "fp8_e5m2", 20: "fp8_e5m2",
-    21: "int4", 22: "int4", 23: "mxfp4", 24: "int8", 25: "int2", 26: "int2",
+    1: "fp32", 2: "int8", 3: "int8", 4: "int16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "fp16",
+    11: "fp64", 12: "int32", 13: "int64", 14: "fp64", 15: "fp64", 16: "bf16", 17: "fp8_e4m3",
+    18: "fp8_e4m3", 19: "fp8_e5m2", 20: "fp8_e5m2", 21: "int4", 22: "int4", 23: "mxfp4", 24: "int8",
+    25: "int2", 26: "int2",
 }  # fmt: skip
 FLOATS = frozenset({1, 10, 11, 16, 17, 18, 19, 20, 23})
 FLOAT32, INT8, INT32, INT64, BOOL = 1, 3, 6, 7, 9
@@ -110,7 +112,14 @@ class Node:
             found = self.data(index)
         if found is None:
             return None
-        return tuple(int(i) for i in (found if hasattr(found, "__iter__") and getattr(found, "ndim", 1) else [found]))
+        items = (
+            found.reshape(-1)
+            if hasattr(found, "reshape")
+            else found
+            if isinstance(found, list | tuple)
+            else [found]
+        )
+        return tuple(int(i) for i in items)
 
     @property
     def x(self) -> Tensor:

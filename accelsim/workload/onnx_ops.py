@@ -12,29 +12,33 @@ from accelsim.workload.graph import Op, Tensor
 from accelsim.workload.onnx_node import MICROSOFT, Node, maps
 
 _UNARY = {
-    "Abs": "abs", "Acos": "acos", "Acosh": "log", "Asin": "asin", "Asinh": "log", "Atan": "atan", "Atanh": "log",
-    "BitwiseNot": "not", "Ceil": "ceil", "Celu": "celu", "Clip": "clip", "Cos": "cos", "Cosh": "cosh", "Elu": "elu", "Erf": "erf",
-    "Exp": "exp", "Floor": "floor", "HardSigmoid": "hardsigmoid", "HardSwish": "hardswish", "IsInf": "isinf", "IsNaN": "isnan",
-    "LeakyRelu": "leaky_relu", "Log": "log", "Mish": "mish", "Neg": "neg", "Not": "not", "Reciprocal": "reciprocal", "Relu": "relu",
-    "Round": "round", "Selu": "selu", "Shrink": "hardtanh", "Sigmoid": "sigmoid", "Sign": "sign", "Sin": "sin", "Sinh": "sinh",
-    "Softplus": "softplus", "Softsign": "softsign", "Sqrt": "sqrt", "Swish": "silu", "Tan": "tan", "Tanh": "tanh",
+    "Abs": "abs", "Acos": "acos", "Acosh": "log", "Asin": "asin", "Asinh": "log", "Atan": "atan",
+    "Atanh": "log", "BitwiseNot": "not", "Ceil": "ceil", "Celu": "celu", "Clip": "clip", "Cos": "cos",
+    "Cosh": "cosh", "Elu": "elu", "Erf": "erf", "Exp": "exp", "Floor": "floor",
+    "HardSigmoid": "hardsigmoid", "HardSwish": "hardswish", "IsInf": "isinf", "IsNaN": "isnan",
+    "LeakyRelu": "leaky_relu", "Log": "log", "Mish": "mish", "Neg": "neg", "Not": "not",
+    "Reciprocal": "reciprocal", "Relu": "relu", "Round": "round", "Selu": "selu", "Shrink": "hardtanh",
+    "Sigmoid": "sigmoid", "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Softplus": "softplus",
+    "Softsign": "softsign", "Sqrt": "sqrt", "Swish": "silu", "Tan": "tan", "Tanh": "tanh",
     "ThresholdedRelu": "threshold",
 }  # fmt: skip
 
 _BINARY = {
-    "Add": "add", "And": "and", "BitShift": "bit_shift", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or",
-    "BitwiseXor": "bitwise_xor", "Div": "div", "Equal": "equal", "Greater": "greater", "GreaterOrEqual": "greater_equal",
-    "Less": "less", "LessOrEqual": "less_equal", "Max": "max", "Mean": "mean", "Min": "min", "Mod": "mod", "Mul": "mul", "Or": "or",
-    "Pow": "pow", "Sub": "sub", "Sum": "sum", "Where": "where", "Xor": "xor",
+    "Add": "add", "And": "and", "BitShift": "bit_shift", "BitwiseAnd": "bitwise_and",
+    "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor", "Div": "div", "Equal": "equal",
+    "Greater": "greater", "GreaterOrEqual": "greater_equal", "Less": "less", "LessOrEqual": "less_equal",
+    "Max": "max", "Mean": "mean", "Min": "min", "Mod": "mod", "Mul": "mul", "Or": "or", "Pow": "pow",
+    "Sub": "sub", "Sum": "sum", "Where": "where", "Xor": "xor",
 }  # fmt: skip
 
 _REDUCE = {
-    "ReduceL1": "l1", "ReduceL2": "l2", "ReduceLogSum": "logsumexp", "ReduceLogSumExp": "logsumexp", "ReduceMax": "max",
-    "ReduceMean": "mean", "ReduceMin": "min", "ReduceProd": "prod", "ReduceSum": "sum", "ReduceSumSquare": "sum_square",
+    "ReduceL1": "l1", "ReduceL2": "l2", "ReduceLogSum": "logsumexp", "ReduceLogSumExp": "logsumexp",
+    "ReduceMax": "max", "ReduceMean": "mean", "ReduceMin": "min", "ReduceProd": "prod", "ReduceSum": "sum",
+    "ReduceSumSquare": "sum_square",
 }  # fmt: skip
 
 
-# -- matrix products ----------------------------------------------------------------------------------------------------
+# -- matrix products -----------------------------------------------------------------------------------------
 
 
 @maps("MatMul")
@@ -68,7 +72,10 @@ def product(node: Node, a: Tensor, b: Tensor, *bias: Tensor, **attributes: Any) 
 
 @maps("Gemm")
 def gemm(node: Node) -> list[Op]:
-    flags = {"transpose_a": bool(node.attr("transA", 0)), "transpose_b": bool(node.attr("transB", 0))}
+    flags: dict[str, Any] = {
+        "transpose_a": bool(node.attr("transA", 0)),
+        "transpose_b": bool(node.attr("transB", 0)),
+    }
     return [node.op("matmul", node.tensors(0, 1, 2), **flags)]
 
 
@@ -76,13 +83,15 @@ def gemm(node: Node) -> list[Op]:
 def einsum(node: Node) -> list[Op]:
     equation = _text(node.attr("equation", ""))
     ops = einsum_ops(node.name, equation, node.tensors(), node.y, "Einsum")
-    return ops or [node.op("generic", node.tensors(), approximated=f"einsum '{equation}' is not a matrix product")]
+    return ops or [
+        node.op("generic", node.tensors(), approximated=f"einsum '{equation}' is not a matrix product")
+    ]
 
 
-# -- windows ------------------------------------------------------------------------------------------------------------
+# -- windows -------------------------------------------------------------------------------------------------
 
 
-def window(node: Node, kernel: tuple[int, ...], x: Tensor, transposed: bool = False) -> dict[str, tuple[int, ...]]:
+def window(node: Node, kernel: tuple[int, ...], x: Tensor, transposed: bool = False) -> dict[str, Any]:
     """Stride, padding and dilation; asymmetric padding is given by its leading side."""
     rank = len(kernel)
     stride = tuple(node.attr("strides", (1,) * rank))
@@ -96,12 +105,22 @@ def window(node: Node, kernel: tuple[int, ...], x: Tensor, transposed: bool = Fa
     return {"stride": stride, "padding": padding, "dilation": dilation}
 
 
-def convolution(node: Node, x: Tensor, w: Tensor, *bias: Tensor, transposed: bool = False, approximated: str = "") -> list[Op]:
+def convolution(
+    node: Node, x: Tensor, w: Tensor, *bias: Tensor, transposed: bool = False, approximated: str = ""
+) -> list[Op]:
     """A conv op."""
     held = window(node, w.shape[2:], x, transposed)
     groups = node.attr("group", 1)
     return [
-        node.op("conv", [x, w, *bias], [node.y], approximated=approximated, groups=groups, transposed=transposed, **held)
+        node.op(
+            "conv",
+            [x, w, *bias],
+            [node.y],
+            approximated=approximated,
+            groups=groups,
+            transposed=transposed,
+            **held,
+        )
     ]
 
 
@@ -117,7 +136,9 @@ def conv_transpose(node: Node) -> list[Op]:
 
 @maps("DeformConv")
 def deform_conv(node: Node) -> list[Op]:
-    return convolution(node, node.x, node.tensor(1), *node.tensors(3), approximated="the sampling of offsets is not counted")
+    return convolution(
+        node, node.x, node.tensor(1), *node.tensors(3), approximated="the sampling of offsets is not counted"
+    )
 
 
 @maps("MaxPool", "AveragePool", "LpPool")
@@ -135,16 +156,16 @@ def global_pool(node: Node) -> list[Op]:
     near = "counted as average pooling" if node.type == "GlobalLpPool" else ""
     mode = "max" if node.type == "GlobalMaxPool" else "avg"
     kernel = node.x.shape[2:]
-    held = {"kernel": kernel, "stride": kernel, "padding": (0,) * len(kernel)}
+    held: dict[str, Any] = {"kernel": kernel, "stride": kernel, "padding": (0,) * len(kernel)}
     return [node.op("pool", [node.x], approximated=near, mode=mode, **held)]
 
 
-# -- normalisation ------------------------------------------------------------------------------------------------------
+# -- normalisation -------------------------------------------------------------------------------------------
 
 
 @maps("BatchNormalization")
 def batch_norm(node: Node) -> list[Op]:
-    """Running mean and variance are constants: nothing learns them, and parameters count as in the training framework."""
+    """Running mean and variance are constants, so parameters count as in the training framework."""
     statistics = [replace(t, role="constant") if t.role == "weight" else t for t in node.tensors(3, 4)]
     return [node.op("batch_norm", [*node.tensors(0, 1, 2), *statistics])]
 
@@ -171,7 +192,9 @@ def group_norm(node: Node) -> list[Op]:
     groups = node.attr("num_groups", 1)
     vectors = node.tensors(1, 2)
     if any(t.elements != node.x.shape[1] for t in vectors):  # opset 18: one scale per group
-        return [node.op("group_norm", [node.x], approximated="the scales per group are left out", groups=groups)]
+        return [
+            node.op("group_norm", [node.x], approximated="the scales per group are left out", groups=groups)
+        ]
     return [node.op("group_norm", [node.x, *vectors], groups=groups)]
 
 
@@ -192,7 +215,7 @@ def softmax(node: Node) -> list[Op]:
     return [node.op("softmax", [node.x], approximated=near, axis=axis)]
 
 
-# -- elementwise --------------------------------------------------------------------------------------------------------
+# -- elementwise ---------------------------------------------------------------------------------------------
 
 
 @maps(*_UNARY)
@@ -222,7 +245,9 @@ def lrn(node: Node) -> list[Op]:
 @maps(*_BINARY)
 def binary(node: Node) -> list[Op]:
     if node.type == "Pow" and node.data(1) is not None and node.data(1).size == 1:
-        function = {2.0: "square", 0.5: "sqrt", 1.0: "identity", -1.0: "reciprocal"}.get(float(node.data(1).reshape(-1)[0]))
+        function = {2.0: "square", 0.5: "sqrt", 1.0: "identity", -1.0: "reciprocal"}.get(
+            float(node.data(1).reshape(-1)[0])
+        )
         if function and node.x.shape == node.y.shape:
             return [node.op("activation", [node.x], function=function)]
     return [node.op("elementwise", node.tensors(), function=_BINARY[node.type])]
@@ -247,17 +272,19 @@ def cast(node: Node) -> list[Op]:
 @maps(*_REDUCE)
 def reduce(node: Node) -> list[Op]:
     axes = node.ints("axes", 1)
+    keep = bool(node.attr("keepdims", 1))
+    if axes is None and node.has(1):  # computed at run time; the shapes say enough for the cost
+        return [node.op("reduce", [node.x], function=_REDUCE[node.type], keepdims=keep)]
     if not axes:
         if node.attr("noop_with_empty_axes", 0):
             return [node.free(node.x, node.y)]
         axes = tuple(range(len(node.x.shape)))
-    keep = bool(node.attr("keepdims", 1))
     return [node.op("reduce", [node.x], function=_REDUCE[node.type], axes=axes, keepdims=keep)]
 
 
 @maps("ArgMax", "ArgMin")
 def arg(node: Node) -> list[Op]:
-    held = {"axes": (node.attr("axis", 0),), "keepdims": bool(node.attr("keepdims", 1))}
+    held: dict[str, Any] = {"axes": (node.attr("axis", 0),), "keepdims": bool(node.attr("keepdims", 1))}
     return [node.op("reduce", [node.x], function=node.type.lower(), **held)]
 
 
@@ -268,7 +295,7 @@ def topk(node: Node) -> list[Op]:
     return [node.op("topk", [node.x], node.written, k=first.shape[axis])]
 
 
-# -- movement -----------------------------------------------------------------------------------------------------------
+# -- movement ------------------------------------------------------------------------------------------------
 
 
 @maps("Reshape", "Flatten", "Identity", "Dropout", "Optional", "OptionalGetElement")
@@ -282,7 +309,8 @@ def squeeze(node: Node) -> list[Op]:
     name = "removed" if node.type == "Squeeze" else "inserted"
     if axes is None:
         axes = tuple(i for i, n in enumerate(node.x.shape) if n == 1)
-    return [node.op("reshape", [node.x], **{name: axes})]
+    held: dict[str, Any] = {name: axes}
+    return [node.op("reshape", [node.x], **held)]
 
 
 @maps("Transpose")
@@ -301,7 +329,10 @@ def split(node: Node) -> list[Op]:
     if len(node.written) == len(node.outputs):
         return [node.op("split", [node.x], node.written, axis=node.attr("axis", 0))]
     axes = (node.attr("axis", 0),)
-    return [node.op("slice", [node.x], [t], part=f"{i}" if i else "", axes=axes) for i, t in enumerate(node.written)]
+    return [
+        node.op("slice", [node.x], [t], part=f"{i}" if i else "", axes=axes)
+        for i, t in enumerate(node.written)
+    ]
 
 
 @maps("Slice")
@@ -312,7 +343,7 @@ def slice_(node: Node) -> list[Op]:
     return [node.op("slice", [node.x], axes=axes)]
 
 
-@maps("Pad")
+@maps("Pad", "CenterCropPad")
 def pad(node: Node) -> list[Op]:
     if node.x.shape == node.y.shape:
         return [node.free(node.x, node.y)]
@@ -327,10 +358,27 @@ def expand(node: Node) -> list[Op]:
     return [node.op("copy", [node.x])]
 
 
-@maps("DepthToSpace", "SpaceToDepth", "ReverseSequence", "OneHot", "Scatter", "ScatterElements", "ScatterND", "MaxUnpool")
+@maps(
+    "DepthToSpace",
+    "SpaceToDepth",
+    "ReverseSequence",
+    "OneHot",
+    "Scatter",
+    "ScatterElements",
+    "ScatterND",
+    "MaxUnpool",
+    "Col2Im",
+)
 def copy(node: Node) -> list[Op]:
     """Permutations that no axis order expresses, and updates that write a whole new tensor."""
-    count = {"DepthToSpace": 1, "SpaceToDepth": 1, "OneHot": 1, "ReverseSequence": 2, "MaxUnpool": 2}.get(node.type, 3)
+    count = {
+        "DepthToSpace": 1,
+        "SpaceToDepth": 1,
+        "OneHot": 1,
+        "ReverseSequence": 2,
+        "MaxUnpool": 2,
+        "Col2Im": 1,
+    }.get(node.type, 3)
     return [node.op("copy", node.tensors(*range(count)))]
 
 
@@ -361,12 +409,12 @@ def resize(node: Node) -> list[Op]:
     return [node.op("resize", [node.x], mode=_text(node.attr("mode", "nearest")))]
 
 
-# -- recurrent layers ---------------------------------------------------------------------------------------------------
+# -- recurrent layers ----------------------------------------------------------------------------------------
 
 
 @maps("LSTM", "GRU")
 def recurrent(node: Node) -> list[Op]:
-    """Y is (t, directions, b, h); the layer writes (t, b, directions h), from which Y and the last states are taken."""
+    """The layer writes (t, b, directions h); Y (t, directions, b, h) and the last states come from it."""
     ops, x, seq, hidden, directions = _sequence(node)
     gates = 4 if node.type == "LSTM" else 3
     w, r = (t.with_shape(directions * gates * hidden, t.shape[-1]) for t in (node.weight(1), node.weight(2)))
@@ -391,7 +439,9 @@ def rnn(node: Node) -> list[Op]:
     ops += [
         node.op("matmul", [x, w], [ahead], part="ahead", transpose_b=True),
         node.op("slice", [ahead], [step], part="step", repeat=steps, removed=(0,), axes=(0,)),
-        node.op("matmul", [step, r], [state], part="state", repeat=steps, transpose_b=True, shared_over=steps),
+        node.op(
+            "matmul", [step, r], [state], part="state", repeat=steps, transpose_b=True, shared_over=steps
+        ),
         node.op("elementwise", [ahead, state], [seq], function="add"),
     ]
     return [*ops, *_sequence_outputs(node, seq, hidden, directions)]
@@ -409,7 +459,13 @@ def _sequence(node: Node) -> tuple[list[Op], Tensor, Tensor, int, int]:
         x = replace(x, name=f"{node.name}.time_first", shape=(t, b, i), role="activation")
         ops.append(node.op("transpose", [node.x], [x], part="time_first", axes=(1, 0, 2)))
     like = node.written[0]
-    return ops, x, replace(like, name=f"{node.name}.sequence", shape=(*x.shape[:2], directions * hidden)), hidden, directions
+    return (
+        ops,
+        x,
+        replace(like, name=f"{node.name}.sequence", shape=(*x.shape[:2], directions * hidden)),
+        hidden,
+        directions,
+    )
 
 
 def _sequence_outputs(node: Node, seq: Tensor, hidden: int, directions: int) -> list[Op]:

@@ -1,13 +1,14 @@
 """Quantised ONNX node types: QLinear and integer operators, and the arbitrary-precision nodes of QONNX.
 
-A tensor that a quantiser writes carries the precision of its bit width; a quantiser on a weight is folded away and leaves a
-weight of that precision (see `onnx_walk`).
+A tensor that a quantiser writes carries the precision of its bit width; a quantiser on a weight is folded
+away and leaves a weight of that precision (see `onnx_walk`).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from accelsim.core.errors import UnsupportedOpError
 from accelsim.core.precision import Precision, precision
@@ -32,7 +33,15 @@ QONNX = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 QUANTISERS = frozenset({"Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc"})
 
 # (exponent bits, mantissa bits) of the float formats that accelerators have.
-_FLOATS = {(4, 3): "fp8_e4m3", (5, 2): "fp8_e5m2", (3, 2): "fp6", (2, 3): "fp6", (2, 1): "mxfp4", (5, 10): "fp16", (8, 7): "bf16"}
+_FLOATS = {
+    (4, 3): "fp8_e4m3",
+    (5, 2): "fp8_e5m2",
+    (3, 2): "fp6",
+    (2, 3): "fp6",
+    (2, 1): "mxfp4",
+    (5, 10): "fp16",
+    (8, 7): "bf16",
+}
 
 
 def quantiser_format(node: Node) -> Precision:
@@ -43,7 +52,11 @@ def quantiser_format(node: Node) -> Precision:
         exponent, mantissa = _number(node, 2, "exponent bits"), _number(node, 3, "mantissa bits")
         name = _FLOATS.get((int(exponent), int(mantissa)))
         if name is None:
-            return precision("fp32") if exponent + mantissa > 15 else integer_format(1 + exponent + mantissa, node.name)
+            return (
+                precision("fp32")
+                if exponent + mantissa > 15
+                else integer_format(1 + exponent + mantissa, node.name)
+            )
         return precision(name)
     index = 3 if node.type in ("Quant", "IntQuant") else 4
     if node.type == "Trunc" and len(node.inputs) > 5:  # later versions: in_bitwidth, out_scale, out_bitwidth
@@ -157,7 +170,10 @@ def _matmul_nbits_shape(node: Node) -> list[tuple[int, Shape]]:
 def qgemm(node: Node) -> list[Op]:
     """Inputs: a, a_scale, a_zero_point, b, b_scale, b_zero_point, bias ..."""
     bias = [node.weight(6)] if node.has(6) else []
-    flags = {"transpose_a": bool(node.attr("transA", 0)), "transpose_b": bool(node.attr("transB", 0))}
+    flags: dict[str, Any] = {
+        "transpose_a": bool(node.attr("transA", 0)),
+        "transpose_b": bool(node.attr("transB", 0)),
+    }
     return [node.op("matmul", [node.x, node.weight(3), *bias], **flags)]
 
 
@@ -194,7 +210,15 @@ def qlinear_global_pool(node: Node) -> list[Op]:
     first = 1 if node.attr("channels_last", 0) else 2
     kernel = node.x.shape[first : first + len(node.x.shape) - 2]
     if first == 1:
-        return [node.op("reduce", [node.x], function="mean", axes=tuple(range(1, len(node.x.shape) - 1)), keepdims=True)]
+        return [
+            node.op(
+                "reduce",
+                [node.x],
+                function="mean",
+                axes=tuple(range(1, len(node.x.shape) - 1)),
+                keepdims=True,
+            )
+        ]
     return [node.op("pool", [node.x], mode="avg", kernel=kernel, stride=kernel, padding=(0,) * len(kernel))]
 
 

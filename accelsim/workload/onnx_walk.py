@@ -1,7 +1,9 @@
-"""Walk an ONNX graph with concrete input shapes: every shape becomes a number, what is known folds, the rest becomes ops.
+"""Walk an ONNX graph with concrete input shapes: every shape becomes a number, what is known folds, the rest
+becomes ops.
 
-Shapes come from the operator schemas of the `onnx` package, node by node, with the contents of small known tensors; shape
-arithmetic is evaluated with its reference implementation. Weights are never read, only their sizes.
+Shapes come from the operator schemas of the `onnx` package, node by node, with the contents of small known
+tensors; shape arithmetic is evaluated with its reference implementation. Weights are never read, only their
+sizes.
 """
 
 from __future__ import annotations
@@ -31,13 +33,24 @@ SMALL_FLOAT = 64
 # Operators that read a quantised tensor directly when a DequantizeLinear stands before them.
 _MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
-_RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"})
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 
 # Nodes that pick or repeat parts of a weight run; everything else on weights is computed once, beforehand.
 _PICKS = frozenset({"Gather", "GatherElements", "GatherND", "Expand", "Tile"})
 
 # What the reference implementation raises on contents that an operator does not accept.
-_EVALUATION = (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError, NotImplementedError, OverflowError)
+_EVALUATION = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+    OverflowError,
+)
 
 _Types = list[tuple[int, Shape | None]]
 
@@ -67,7 +80,7 @@ class Walker:
         self._names: set[str] = set()
         self._quantised: dict[str, Value] = {}
 
-    # -- graphs ----------------------------------------------------------------------------------------------------
+    # -- graphs ----------------------------------------------------------------------------------------------
 
     def run(self, graph: Any, outer: Mapping[str, Value]) -> dict[str, Value]:
         """Import a graph or subgraph; returns every value by name."""
@@ -123,7 +136,9 @@ class Walker:
         if any(d < 0 for d in shape):
             raise GraphError(f"initializer '{tensor.name}' has shape {shape}", self.where)
         learned = tensor.data_type in FLOATS and bool(shape)
-        t = Tensor(tensor.name, shape, format_of(tensor.data_type, self.where), "weight" if learned else "constant")
+        t = Tensor(
+            tensor.name, shape, format_of(tensor.data_type, self.where), "weight" if learned else "constant"
+        )
         return Value(t, tensor.data_type, self._contents(tensor))
 
     def _contents(self, tensor: Any) -> Any:
@@ -148,20 +163,37 @@ class Walker:
         dtype = sparse.values.data_type
         shape = tuple(sparse.dims)
         density = max(prod(sparse.values.dims), 1) / prod(shape)
-        return Value(Tensor(sparse.values.name, shape, format_of(dtype, self.where), "weight", density), dtype)
+        return Value(
+            Tensor(sparse.values.name, shape, format_of(dtype, self.where), "weight", density), dtype
+        )
 
-    # -- nodes -----------------------------------------------------------------------------------------------------
+    # -- nodes -----------------------------------------------------------------------------------------------
 
     def _visit(
-        self, proto: Any, values: dict[str, Value], readers: Mapping[str, list[str]], declared: Mapping[str, Any], initial: set[str]
+        self,
+        proto: Any,
+        values: dict[str, Value],
+        readers: Mapping[str, list[str]],
+        declared: Mapping[str, Any],
+        initial: set[str],
     ) -> None:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         inputs = tuple(values[n] if n else None for n in proto.input)
         if proto.op_type in _MATRIX:
-            inputs = tuple(self._quantised.get(n, v) if v is not None else None for n, v in zip(proto.input, inputs))
+            inputs = tuple(
+                self._quantised.get(n, v) if v is not None else None for n, v in zip(proto.input, inputs)
+            )
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
         name = self.unique(proto.name or f"{proto.op_type}_{len(self.ops)}")
-        node = Node(name, proto.op_type, domain, self.opsets.get(domain, 1), attributes, inputs, (None,) * len(proto.output))
+        node = Node(
+            name,
+            proto.op_type,
+            domain,
+            self.opsets.get(domain, 1),
+            attributes,
+            inputs,
+            (None,) * len(proto.output),
+        )
         if not domain and proto.op_type in CONTROL:
             found = CONTROL[proto.op_type](self, node, values)
             values.update((n, v) for n, v in zip(proto.output, found) if n)
@@ -179,7 +211,14 @@ class Walker:
             wanted = bool(out) and out in readers
             if wanted and shape is None:
                 raise UnsupportedOpError(*self._unknown(node, proto))
-            outputs.append(Tensor(out, shape, format_of(dtype, name)) if wanted and shape is not None else None)
+            if not wanted or shape is None:
+                outputs.append(None)
+                continue
+            made = Tensor(out, shape, format_of(dtype, name))
+            outputs.append(made if made.elements else None)
+            if not made.elements:  # an empty slice: nothing to compute
+                empty = np.zeros(shape, helper.tensor_dtype_to_np_dtype(dtype))
+                values[out] = Value(replace(made, role="constant"), dtype, empty)
         node = replace(node, outputs=tuple(outputs))
         if not node.written:
             return
@@ -215,11 +254,15 @@ class Walker:
 
     def _unknown(self, node: Node, proto: Any) -> tuple[str, str, str]:
         domain = node.domain or "ai.onnx"
-        if (node.domain, node.type) in NODES:
+        if (node.domain, node.type) in NODES or defs.has(node.type, node.domain):
             what = f"the output shape of {node.type} depends on the data"
         else:
             what = f"operator {node.type} of domain '{domain}' is unknown and its output shape too"
-        return what, self._at(proto), "give the file its shapes (value_info), or cut the graph before this node"
+        return (
+            what,
+            self._at(proto),
+            "give the file its shapes (value_info), or cut the graph before this node",
+        )
 
     def _mapped(self, node: Node) -> list[Op]:
         mapper = NODES.get((node.domain, node.type))
@@ -228,7 +271,7 @@ class Walker:
             return [node.op("generic", node.tensors(), node.written, approximated=why)]
         return mapper(node)
 
-    # -- shapes ----------------------------------------------------------------------------------------------------
+    # -- shapes ----------------------------------------------------------------------------------------------
 
     def _types(self, proto: Any, node: Node, declared: Mapping[str, Any]) -> _Types:
         """Element type and shape of each output: by our rule, by the schema, as the file declares them."""
@@ -284,20 +327,26 @@ class Walker:
             shape.append(size)
         return tensor.elem_type, tuple(shape)
 
-    # -- folding ---------------------------------------------------------------------------------------------------
+    # -- folding ---------------------------------------------------------------------------------------------
 
     def _contents_of(self, node: Node, out: str) -> Value:
         """Nodes whose output is known whatever the data: Shape, Size, Constant."""
         if node.type == "Constant":
-            found = next((node.attr(k) for k in node.attributes if k.startswith("value") or k == "sparse_value"), None)
+            found = next(
+                (node.attr(k) for k in node.attributes if k.startswith("value") or k == "sparse_value"), None
+            )
             if isinstance(found, onnx.TensorProto):
                 value = self._initializer(found)
-                role: Role = "weight" if value.tensor.role == "weight" and value.tensor.elements > 1 else "constant"
+                role: Role = (
+                    "weight" if value.tensor.role == "weight" and value.tensor.elements > 1 else "constant"
+                )
                 return replace(value, tensor=replace(value.tensor, name=out, role=role))
             if isinstance(found, onnx.SparseTensorProto):
                 value = self._sparse(found)
                 return replace(value, tensor=replace(value.tensor, name=out))
-            if isinstance(found, bytes) or (isinstance(found, list) and found and isinstance(found[0], bytes)):
+            if isinstance(found, bytes) or (
+                isinstance(found, list) and found and isinstance(found[0], bytes)
+            ):
                 raise UnsupportedOpError("tensors of text cannot be simulated", node.name)
             floats = "value_float" in node.attributes or "value_floats" in node.attributes
             data = np.asarray(found, dtype=np.float32 if floats else np.int64)
@@ -329,9 +378,15 @@ class Walker:
         return arrays if all(a.size <= SMALL for a in arrays) else None
 
     def _fold(
-        self, proto: Any, node: Node, types: _Types, contents: list[Any] | None, values: dict[str, Value], initial: set[str]
+        self,
+        proto: Any,
+        node: Node,
+        types: _Types,
+        contents: list[Any] | None,
+        values: dict[str, Value],
+        initial: set[str],
     ) -> bool:
-        """Keep outputs that are known before the run as weights or constants; False when the node has to run."""
+        """Keep outputs that are known before the run; False when the node has to run."""
         given = [v for v in node.inputs if v is not None]
         if any(not v.known for v in given) or node.type in _RANDOM:
             return False
@@ -356,8 +411,10 @@ class Walker:
             values[t.name] = Value(tensor, types[i][0], data)
         return True
 
-    def _pass_quantised(self, proto: Any, node: Node, values: dict[str, Value], readers: Mapping[str, list[str]]) -> None:
-        """Matrix operators behind a DequantizeLinear read the quantised tensor; without other readers it does not run."""
+    def _pass_quantised(
+        self, proto: Any, node: Node, values: dict[str, Value], readers: Mapping[str, list[str]]
+    ) -> None:
+        """Matrix operators read the quantised tensor; a DequantizeLinear for them alone does not run."""
         if node.type != "DequantizeLinear":
             return
         out = proto.output[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -187,7 +188,8 @@ def test_hash_is_content_not_identity() -> None:
 
 
 def test_hash_is_equal_in_another_process() -> None:
-# -- hash --------------------------------------------------------------------------------------
+    folders = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+    code = f"import sys; sys.path[:0] = {folders}; import test_graph; print(test_graph.network().hash)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == network().hash
 

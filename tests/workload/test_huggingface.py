@@ -363,7 +363,7 @@ def test_layers_are_repeats() -> None:
     assert len(load_workload("gpt-oss-120b")) < 60
 
 
-# -- what goes wrong ------------------------------------------------------------------------------------------
+# -- what goes wrong ----------
 
 
 @pytest.mark.parametrize(
@@ -460,15 +460,15 @@ def test_any_field_gives_a_graph_or_one_line(fields: dict[str, object], data: st
             [*fields, "head_dim", "sliding_window", "layer_types", "moe_layer_freq", "text_config"]
         )
     )
+    problem, macs = "", 0.0
     try:
-        graph = from_config({**fields, key: data.draw(JUNK)}, context=16)
+        macs = from_config({**fields, key: data.draw(JUNK)}, context=16).macs
     except AccelsimError as error:
-        assert "\n" not in str(error)
-    else:
-        assert graph.macs > 0
+        problem = str(error)
+    assert macs > 0 or (problem and "\n" not in problem)
 
 
-# -- the configurations that a package of measured models ships -------------------------------------------------
+# -- the configurations that a package of measured models ships ----------
 
 _SPEC = find_spec("aiconfigurator_core")
 _FOLDER = Path(str(_SPEC.origin)).parent / "model_configs" if _SPEC and _SPEC.origin else None

@@ -166,8 +166,8 @@ def test_dlrm_cross_and_multi_hot() -> None:
     assert sum(op.kind == "reduce" for op in graph) == 1
 
 
-def test_dlrm_files_have_the_published_size() -> None:
-    # 188 million rows x 128 in fp32 for MLPerf's DLRM, 204 million rows for DLRM-DCNv2.
+def test_dlrm_files_add_up_to_the_known_size() -> None:
+    # About 188 million rows x 128 for DLRM and 204 million for DLRM-DCNv2, both as recalled, in fp32.
     old, new = load_workload("dlrm"), load_workload("dlrm-v2")
     assert old.parameters * 4 / 1e9 == pytest.approx(96, abs=1)
     assert new.parameters * 4 / 1e9 == pytest.approx(105, abs=1)
@@ -211,6 +211,10 @@ def test_bad_parameters_are_refused_in_one_line(
 def test_forward_models_have_no_decode() -> None:
     with pytest.raises(RequestError, match="gemm has no decode phase"):
         load_workload("gemm", phase="decode")
+    with pytest.raises(RequestError, match="dlrm has no context length"):
+        load_workload("dlrm", context=8)
+    with pytest.raises(RequestError, match="lstm-512 has no prefill phase"):
+        load_workload("lstm-512", phase="prefill")
 
 
 def test_unknown_builder_names_the_nearest() -> None:

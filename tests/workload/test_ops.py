@@ -177,7 +177,7 @@ convolutions = st.builds(
 
 
 def loops_run(o: Op) -> int:
-    """Multiplications of a direct convolution (gather for plain, scatter for transposed), padding included."""
+    """Multiplications of a direct convolution (gather, or scatter when transposed), padding included."""
     (n, channels_in, *size), (_, _, *kernel) = o.inputs[0].shape, o.inputs[1].shape
     channels_out, out = o.outputs[0].shape[1], o.outputs[0].shape[2:]
     groups = o.attribute("groups")

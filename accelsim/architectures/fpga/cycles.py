@@ -1,7 +1,8 @@
 """Cycles of streaming units, as closed forms of their folding (PE, SIMD).
 
-The formulas are those of FINN's per-node estimators (Umuroglu et al., FPGA 2017, doi:10.1145/3020078.3021744; Blott et al., TRETS 2018,
-doi:10.1145/3242897). Arguments may be integers or integer arrays of equal shape, so one call covers all foldings of a unit.
+The formulas are those of FINN's per-node estimators (Umuroglu et al., FPGA 2017, doi:10.1145/3020078.3021744;
+Blott et al., TRETS 2018, doi:10.1145/3242897). Arguments may be integers or integer arrays of equal shape, so
+one call covers all foldings of a unit.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def global_pool(channels: Any, pixels_in: Any, pe: Any) -> Any:
 
 
 def window_fill(window: Window, folds: Any) -> Any:
-    """Input words before the first window is complete: ((kh - 1) dh Wi + (kw - 1) dw + 1) C / SIMD [cycles]."""
+    """Input words before the first window is complete: ((kh - 1) dh Wi + (kw - 1) dw + 1) C / SIMD
+    [cycles]."""
     rows = (window.kernel_h - 1) * window.dilation_h * window.padded_w
     return (rows + (window.kernel_w - 1) * window.dilation_w + 1) * folds
 
@@ -51,8 +53,9 @@ def window_fill(window: Window, folds: Any) -> Any:
 def sliding_window(window: Window, channels: Any, simd: Any, *, depthwise: bool = False) -> Any:
     """Sliding-window generator that reads its buffer kh kw C / SIMD times per output pixel [cycles].
 
-    Two-dimensional: fill + Ho max(Wo kh kw f, sw Wi f) with f = C / SIMD; a depthwise one adds Wo (sw - 1)(f - 1) to each row and
-    (sh - 1) Wi f at the end. One-dimensional: Wo kw f + 2. With a 1x1 kernel it passes (or drops) pixels: inputs + 2.
+    Two-dimensional: fill + Ho max(Wo kh kw f, sw Wi f) with f = C / SIMD; a depthwise one adds Wo (sw - 1)(f
+    - 1) to each row and (sh - 1) Wi f at the end. One-dimensional: Wo kw f + 2. With a 1x1 kernel it passes
+    (or drops) pixels: inputs + 2.
     """
     folds = channels // simd
     if window.taps == 1:
@@ -69,7 +72,8 @@ def sliding_window(window: Window, channels: Any, simd: Any, *, depthwise: bool 
 
 
 def parallel_window(window: Window) -> int:
-    """Sliding-window generator that puts a whole window out per cycle (SIMD = C): one cycle per input pixel, + 2 [cycles]."""
+    """Sliding-window generator that puts a whole window out per cycle (SIMD = C): one cycle per input pixel,
+    + 2 [cycles]."""
     return window.padded_h * window.padded_w + 2
 
 

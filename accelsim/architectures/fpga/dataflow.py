@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Pipeline, Program
-from accelsim.architectures.fpga.fifo import with_bypass
+from accelsim.architectures.fpga.build import build
+from accelsim.architectures.fpga.fifo import with_fifos
 from accelsim.architectures.fpga.folding import Plan, fold, fold_with, planned
-from accelsim.architectures.fpga.network import Network, Stage, build
+from accelsim.architectures.fpga.network import Network, Part, Stage
 from accelsim.architectures.fpga.options import Options as Folding
 from accelsim.architectures.fpga.resources import STAGE, Budget
 from accelsim.architectures.fpga.timing import Frame, Port, analytic_cycles, first_frame, port
@@ -32,14 +33,23 @@ class Design:
     ports : tuple of Port or None
         DMA of each stage that has one.
     interval : float
-        Cycles between frames [cycles].
+        Cycles between frames: the slowest stage, or the DRAM interface that all DMA share [cycles].
+    first : float
+        Cycles of the first frame [cycles].
+    frame : Frame
+        When each stage starts and finishes it.
     """
 
     network: Network
     plan: Plan
     ports: tuple[Port | None, ...]
     interval: float
-    frame: Frame | None = None
+    first: float
+    frame: Frame
+
+    def batch_cycles(self, batch: int) -> float:
+        """T(b) = T(1) + (b - 1) II [cycles]."""
+        return self.first + (batch - 1) * self.interval
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class StageKernel(Kernel):
     Attributes
     ----------
     external_bytes : float
-        Compulsory DRAM traffic of the whole batch [B].
+        Compulsory DRAM traffic of one item [B].
     stages : tuple of int
         The streaming stages that it consists of.
     """
@@ -93,23 +103,24 @@ def _engine(device: FpgaDevice) -> Dataflow:
 
 @lru_cache(maxsize=256)
 def _network(point: _Point) -> Network:
-    return with_bypass(build(point.graph))
+    return with_fifos(build(point.graph))
 
 
 @lru_cache(maxsize=256)
-def _design(point: _Point) -> Design:
+def _designs(point: _Point) -> tuple[Design, ...]:
+    """The pipelines that the search offers, each with its first frame simulated."""
     network = _network(point)
     ports = _ports(network, point.device)
-    floor = _floor(ports)
-    plan = fold(network.stages, Budget.of(point.device.fabric), point.device.fabric.technology, floor)
-    return _timed(network, plan, ports, point.device)
+    fabric = point.device.fabric
+    plans = fold(network.stages, Budget.of(fabric), fabric.technology, _beats(ports))
+    return tuple(_timed(network, plan, ports, point.device) for plan in plans)
 
 
 def _given(point: _Point, folding: Sequence[Any] | Mapping[str, Any]) -> Design:
     network = _network(point)
     ports = _ports(network, point.device)
     rows = fold_with(network.stages, folding, point.device.fabric.technology)
-    plan = planned(rows, Budget.of(point.device.fabric), _floor(ports))
+    plan = planned(rows, Budget.of(point.device.fabric), _beats(ports))
     return _timed(network, plan, ports, point.device)
 
 
@@ -121,16 +132,21 @@ def _ports(network: Network, device: FpgaDevice) -> tuple[Port | None, ...]:
     )
 
 
-def _floor(ports: Sequence[Port | None]) -> float:
-    """Cycles per frame of the slowest DMA, or of all of them on the one DRAM interface [cycles]."""
-    found = [p for p in ports if p is not None]
-    return max((*(p.beats for p in found), sum(p.memory_cycles for p in found)), default=0.0)
+def _beats(ports: Sequence[Port | None]) -> float:
+    """Transfers per frame of the busiest DMA; folding faster gains nothing [cycles].
+
+    The DRAM's own time is left out on purpose: it changes with the clock, and a folding that followed it
+    could make a faster clock answer later.
+    """
+    return max((p.beats for p in ports if p is not None), default=0.0)
 
 
 def _timed(network: Network, plan: Plan, ports: tuple[Port | None, ...], device: FpgaDevice) -> Design:
     latency_cycles = device.memory.latency_s * _engine(device).clock_hz
-    frame = first_frame(network.stages, plan.rows, ports, latency_cycles)
-    return Design(network, plan, ports, plan.interval, frame)
+    frame = first_frame(network, plan.rows, ports, latency_cycles)
+    shared = sum(p.memory_cycles for p in ports if p is not None)
+    interval = max(plan.interval, shared)
+    return Design(network, plan, ports, interval, max(float(frame.finish.max()), interval), frame)
 
 
 def check_precision(graph: Graph, supported: Sequence[str]) -> None:
@@ -178,8 +194,11 @@ def lower(
     check_precision(graph, engine.precisions)
     base = graph.with_batch(1) if graph.batch > 1 else graph
     point = _Point(base, device)
-    design = _design(point) if folding is None else _given(point, folding)
-    kernels = _kernels(design.network, graph)
+    if folding is None:
+        design = min(_designs(point), key=lambda d: d.batch_cycles(graph.batch))
+    else:
+        design = _given(point, folding)
+    kernels = _kernels(design.network)
     resident = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
     tables = sum(t.size_bytes for op in graph if op.kind == "gather" for t in op.weights)
     if resident + tables > device.memory.capacity_bytes:
@@ -192,8 +211,7 @@ def lower(
     budget = Budget.of(device.fabric)
     plan = design.plan
     parameters = {
-        "resources_used": dict(plan.used),
-        "resources_available": budget.named(),
+        "resources": {**plan.used, **{f"{name}_available": value for name, value in budget.named().items()}},
         "resources_stage": STAGE,
         "interval_cycles": design.interval,
         "interval_bound_cycles": plan.bound,
@@ -208,7 +226,7 @@ def lower(
 
 def _notes(design: Design, device: FpgaDevice, options: Options) -> tuple[str, ...]:
     notes = [
-        f"the pipeline is timed at its target clock of {si(_engine(device).clock_hz, 'Hz')}; place and route may reach less",
+        f"timed at the target clock of {si(_engine(device).clock_hz, 'Hz')}; place and route may reach less",
         "resources are estimates before synthesis; they leave out the shell of the board",
     ]
     if design.plan.bound and not design.plan.exact:
@@ -221,56 +239,43 @@ def _notes(design: Design, device: FpgaDevice, options: Options) -> tuple[str, .
     return (*notes, *design.network.approximated)
 
 
-def _kernels(network: Network, graph: Graph) -> tuple[StageKernel, ...]:
+def _kernels(network: Network) -> tuple[StageKernel, ...]:
+    """One kernel per part, in the order of their first stages, so that all that feeds a kernel precedes
+    it."""
     members: dict[int, list[int]] = {}
     for index, stage in enumerate(network.stages):
-        members.setdefault(stage.group, []).append(index)
-    # A stage is listed once all that feed it are: the order of the first stage of each group.
-    order = sorted(members, key=lambda g: members[g][0])
-    position = {g: i for i, g in enumerate(order)}
-    tensors = {t.name: t for op in graph for t in (*op.inputs, *op.outputs)}
+        members.setdefault(stage.part, []).append(index)
+    order = sorted(members, key=lambda part: members[part][0])
+    position = {part: i for i, part in enumerate(order)}
     kernels = []
-    for g in order:
-        stages = members[g]
-        sources = {network.stages[e.source].group for i in stages for e in network.stages[i].edges} - {g}
-        after = tuple(sorted(position[s] for s in sources if position[s] < position[g]))
-        first = network.stages[stages[0]]
-        if g >= len(network.groups):
-            t, inward = network.dma[g - len(network.groups)]
-            kernels.append(_dma_kernel(first.name, tensors.get(t.name, t), inward, after, tuple(stages)))
-            continue
-        group = network.groups[g]
-        ops = tuple(graph[op.name] for op in group.ops)
-        tables = tuple(t for t in ops[0].inputs if ops[0].kind == "gather" and t.role != "activation")
-        external = ops[0].work.bytes_read if ops[0].kind == "gather" and ops[0].weights else 0.0
+    for part, stages in ((p, members[p]) for p in order):
+        sources = {network.stages[e.source].part for i in stages for e in network.stages[i].edges} - {part}
+        after = tuple(sorted(position[s] for s in sources if position[s] < position[part]))
+        ops, inputs, outputs, external = _external(network.parts[part])
+        name = network.parts[part].name
+        names = {"stages": [network.stages[i].name for i in stages]}
+        lane = f"stage {name}"
         kernels.append(
-            StageKernel(
-                group.anchor.name,
-                ops,
-                tables,
-                (),
-                f"stage {group.anchor.name}",
-                after,
-                group.repeat,
-                {"stages": [network.stages[i].name for i in stages]},
-                external,
-                tuple(stages),
-            )
+            StageKernel(name, ops, inputs, outputs, lane, after, 1, names, external, tuple(stages))
         )
     return tuple(kernels)
 
 
-def _dma_kernel(
-    name: str, t: Tensor, inward: bool, after: tuple[int, ...], stages: tuple[int, ...]
-) -> StageKernel:
-    twin = replace(t, name=f"{t.name}@{'stream' if inward else 'dram'}")
-    op = Op(name, "copy", (t,), (twin,), origin="dma")
-    inputs, outputs = ((t,), ()) if inward else ((), (twin,))
-    return StageKernel(name, (op,), inputs, outputs, f"stage {name}", after, 1, {}, t.size_bytes, stages)
+def _external(part: Part) -> tuple[tuple[Op, ...], tuple[Tensor, ...], tuple[Tensor, ...], float]:
+    """(ops, DRAM inputs, DRAM outputs, their bytes) of a kernel; only DMA and embedding tables touch DRAM."""
+    t = part.tensor
+    if t is not None:
+        twin = replace(t, name=f"{t.name}@{'stream' if part.inward else 'dram'}")
+        op = Op(part.name, "copy", (t,), (twin,), origin="dma")
+        return (op,), (t,) if part.inward else (), () if part.inward else (twin,), t.size_bytes
+    anchor = part.ops[0]
+    if anchor.kind == "gather" and anchor.inputs[0].role == "weight":
+        return part.ops, anchor.inputs[:1], (), anchor.work.bytes_read
+    return part.ops, (), (), 0.0
 
 
 def cost(program: PipelineProgram) -> tuple[KernelCost, ...]:
-    """Cost of each kernel for the whole batch."""
+    """Cost of each kernel for one item."""
     design = program.design
     if design is None:
         return ()
@@ -282,44 +287,39 @@ def cost(program: PipelineProgram) -> tuple[KernelCost, ...]:
 def _kernel_cost(kernel: StageKernel, program: PipelineProgram, design: Design) -> KernelCost:
     device: FpgaDevice = program.device  # type: ignore[assignment]
     clock = _engine(device).clock_hz
-    batch = program.graph.batch
-    stages = kernel.stages[: max(len(kernel.stages) // kernel.repeat, 1)]
-    port_of = design.ports[stages[0]]
     analytic = program.options.fidelity == "analytic"
-    onchip = _onchip_bytes(design, stages) * batch
-    if port_of is not None:
-        beats = port_of.beats if not analytic else 0.0
-        moved = max(port_of.frame_bytes * batch, kernel.external_bytes)
+    onchip = _onchip_bytes(design, kernel.stages)
+    dma = design.ports[kernel.stages[0]]
+    if dma is not None:
+        moved = max(dma.frame_bytes, kernel.external_bytes)
         return KernelCost(
             clock,
-            beats * batch,
-            port_of.memory_cycles * batch,
+            0.0 if analytic else dma.beats,
+            dma.memory_cycles,
             0.0,
             {"dram": moved, "onchip": onchip},
             "memory",
-            f"DMA {port_of.width} bit",
+            f"DMA {dma.width} bit",
             _energy(device, kernel, moved, onchip),
-            f"{port_of.frame_bytes:,.0f} B / {port_of.width} bit = {port_of.beats:,.0f} beats; DRAM {port_of.memory_cycles:,.1f} cycles",
+            f"{dma.frame_bytes:,.0f} B / {dma.width} bit = {dma.beats:,.0f} beats; "
+            f"DRAM {dma.memory_cycles:,.1f} cycles",
         )
-    cycles = [
-        analytic_cycles(design.network.stages[i].unit, design.plan.rows[i])
-        if analytic
-        else float(design.plan.rows[i].cycles[0])
-        for i in stages
-    ]
-    slowest = stages[cycles.index(max(cycles))]
-    stage, row = design.network.stages[slowest], design.plan.rows[slowest]
-    windowed = float(row.cycles[0]) > analytic_cycles(stage.unit, row)
+    stages, rows = design.network.stages, design.plan.rows
+    least = [analytic_cycles(stages[i].unit, rows[i]) for i in kernel.stages]
+    cycles = least if analytic else [float(rows[i].cycles[0]) for i in kernel.stages]
+    slowest = max(range(len(cycles)), key=lambda i: cycles[i])
+    stage, row = stages[kernel.stages[slowest]], rows[kernel.stages[slowest]]
+    windowed = cycles[slowest] > least[slowest]
     return KernelCost(
         clock,
-        max(cycles) * batch,
+        cycles[slowest],
         0.0,
         0.0,
         {"dram": 0.0, "onchip": onchip},
-        "window" if windowed and not analytic else "compute",
+        "window" if windowed else "compute",
         _mapping(stage, row),
         _energy(device, kernel, 0.0, onchip),
-        _formula(stage, row, windowed),
+        _formula(stage, row, cycles[slowest], windowed),
     )
 
 
@@ -372,13 +372,14 @@ def _mapping(stage: Stage, row: Folding) -> str:
     return text
 
 
-def _formula(stage: Stage, row: Folding, windowed: bool) -> str:
+def _formula(stage: Stage, row: Folding, cycles: float, windowed: bool) -> str:
     unit, pe, simd = stage.unit, int(row.pe[0]), int(row.simd[0])
-    total = f"{float(row.cycles[0]):,.0f} cycles"
+    total = f"{cycles:,.0f} cycles"
     if windowed:
         return f"sliding window of {unit.channels} channels in front of PE {pe} x SIMD {simd}: {total}"
     if unit.kind == "mvau":
-        return f"(MW {unit.mw} / SIMD {simd}) x (MH {unit.mh} / PE {pe}) x {unit.pixels * unit.rounds} vectors = {total}"
+        vectors = unit.pixels * unit.rounds
+        return f"(MW {unit.mw} / SIMD {simd}) x (MH {unit.mh} / PE {pe}) x {vectors} vectors = {total}"
     if unit.kind in ("vvau", "pool"):
         return f"C {unit.mh} x {unit.mw} taps / (PE {pe} x SIMD {simd}) x {unit.pixels} pixels = {total}"
     return f"C {unit.mh} / PE {pe} x {unit.pixels} pixels = {total}"
@@ -390,24 +391,23 @@ def pipeline(program: PipelineProgram, costs: tuple[KernelCost, ...]) -> Pipelin
     At fidelity ``analytic`` there is no fill: b II with the cycles of `cost`.
     """
     design = program.design
-    if design is None or design.frame is None:
+    if design is None:
         raise InfeasibleError("operator", "a pipeline", "a program without stages", "lower the graph again")
     device: FpgaDevice = program.device  # type: ignore[assignment]
     engine = _engine(device)
     batch, clock = program.graph.batch, engine.clock_hz
     if program.options.fidelity == "analytic":
-        interval = max(c.latency_s for c in costs) / batch
+        interval = max(c.latency_s for c in costs)
         total = engine.driver_s + interval * batch
         return Pipeline(total, interval, (engine.driver_s,) * len(costs), (total,) * len(costs))
-    interval = design.interval / clock
-    first = max(float(design.frame.finish.max()), design.interval) / clock
-    later = (batch - 1) * interval
+    total = engine.driver_s + design.batch_cycles(batch) / clock
+    later = engine.driver_s + (batch - 1) * design.interval / clock
     start, finish = [], []
     for kernel in program.kernels:
         inside = kernel.stages if isinstance(kernel, StageKernel) else ()
         start.append(engine.driver_s + min(float(design.frame.start[i]) for i in inside) / clock)
-        finish.append(engine.driver_s + max(float(design.frame.finish[i]) for i in inside) / clock + later)
-    return Pipeline(engine.driver_s + first + later, interval, tuple(start), tuple(finish))
+        finish.append(later + max(float(design.frame.finish[i]) for i in inside) / clock)
+    return Pipeline(total, design.interval / clock, tuple(start), tuple(finish))
 
 
 def interval(program: Program, latency_s: float) -> Interval:

@@ -1,123 +1,131 @@
-"""FIFOs: how many pixels each stream between two stages must hold so that a pipeline neither stalls nor deadlocks."""
+"""FIFOs: how many pixels each stream between two stages must hold so that a pipeline neither stalls nor
+deadlocks."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.architectures.fpga.network import Edge, Network, Stage
+from accelsim.architectures.fpga.network import Edge, Network, Stage, Unit
 
 SLACK = 2
-"""Pixels that a plain stream holds beside what its reader needs at once."""
+"""Pixels that a stream holds beside what its reader needs at once."""
 
-_SAMPLES = 5
+_FRAME_CYCLES = 1e6  # of the balanced pipeline; only ratios matter
+_MODES = {"stream": 0, "window": 1, "all": 2}  # as in `stages`
 
 
-def needed(edge: Edge, stage: Stage, outputs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index of the last input pixel of `edge` that each output pixel of `stage` needs.
+@dataclass(frozen=True)
+class Wiring:
+    """A pipeline's edges as the arrays that `stages.simulate` takes.
 
-    A window's last pixel lies dilation (kernel - 1) below and right of its corner; padding outside the frame is not waited for.
+    Attributes
+    ----------
+    outputs : array
+        Output pixels of each stage.
+    offsets, edges : array
+        Inputs of each stage, and their geometry.
+    reader_offsets, readers, reader_stages : array
+        The edges that read each stage.
     """
-    n = edge.pixels
-    if edge.mode == "all":
-        return np.full_like(outputs, n - 1)
-    if edge.mode == "window" and stage.unit.window is not None:
-        w = stage.unit.window
-        row, column = np.divmod(outputs, w.out_w)
-        last_row = np.clip(row * w.stride_h - w.pad_h + (w.kernel_h - 1) * w.dilation_h, 0, w.height - 1)
-        last_column = np.clip(column * w.stride_w - w.pad_w + (w.kernel_w - 1) * w.dilation_w, 0, w.width - 1)
-        return last_row * w.width + last_column
-    return -(-((outputs + 1) * n) // max(stage.unit.pixels, 1)) - 1
+
+    outputs: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    edges: NDArray[np.int64]
+    reader_offsets: NDArray[np.int64]
+    readers: NDArray[np.int64]
+    reader_stages: NDArray[np.int64]
 
 
-def depths(stages: tuple[Stage, ...]) -> list[list[int]]:
+def wiring(stages: Sequence[Stage], capacities: Sequence[Sequence[int]]) -> Wiring:
+    """Arrays of a pipeline whose edges hold `capacities` pixels, by stage and input."""
+    edges, offsets, feeds = [], [0], []
+    for index, stage in enumerate(stages):
+        for edge, depth in zip(stage.edges, capacities[index]):
+            geometry: tuple[int, ...] = (1,) * 9
+            w = stage.unit.window
+            if w is not None and edge.mode == "window":
+                reach = ((w.kernel_h - 1) * w.dilation_h, (w.kernel_w - 1) * w.dilation_w)
+                geometry = (w.height, w.width, *reach, w.stride_h, w.stride_w, w.pad_h, w.pad_w, w.out_w)
+            edges.append((edge.source, _MODES[edge.mode], edge.pixels, depth, *geometry, stage.unit.pixels))
+            feeds.append((edge.source, len(edges) - 1, index))
+        offsets.append(len(edges))
+    feeds.sort()
+    counts = np.bincount([f[0] for f in feeds], minlength=len(stages)) if feeds else np.zeros(len(stages))
+    return Wiring(
+        np.array([stage.unit.pixels for stage in stages], dtype=np.int64),
+        np.array(offsets, dtype=np.int64),
+        np.array(edges, dtype=np.int64).reshape(-1, 14),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        np.array([f[1] for f in feeds], dtype=np.int64),
+        np.array([f[2] for f in feeds], dtype=np.int64),
+    )
+
+
+def depths(stages: Sequence[Stage]) -> tuple[tuple[int, ...], ...]:
     """Capacity of every edge, by stage and input [pixel].
 
-    A window holds its buffer, a frame-wide need two frames, a plain stream what one output takes and `SLACK`. Where paths that fork join again, the
-    shorter ones hold the lag of the longest: the difference of the fork's pixels that both need for the same output, and a pixel for
-    each stage between.
+    A window holds its buffer, a frame-wide need two frames, a plain stream what one output takes and `SLACK`.
+    Where paths that fork join again, the shorter ones must hold the lag of the longest. That is the largest
+    fill seen in a balanced pipeline (every stage takes one frame time) whose joins may fill without limit:
+    a schedule that completes within these capacities exists, so no folding can deadlock on them.
     """
-    found: list[list[int]] = []
-    ancestors: list[int] = []
-    for index, stage in enumerate(stages):
-        mask = 1 << index
-        for edge in stage.edges:
-            mask |= ancestors[edge.source]
-        ancestors.append(mask)
-        held = [_plain(edge, stage) for edge in stage.edges]
-        if len(stage.edges) > 1:
-            held = [max(a, b) for a, b in zip(held, _lags(index, stages, ancestors))]
-        found.append(held)
-    return found
+    from accelsim.architectures.fpga.stages import simulate
+
+    held = [[_plain(edge, stage) for edge in stage.edges] for stage in stages]
+    joining = [len(stage.edges) > 1 for stage in stages]
+    if any(joining):
+        unlimited = [
+            [2 * e.pixels if join and e.mode == "stream" else c for e, c in zip(stage.edges, capacity)]
+            for stage, join, capacity in zip(stages, joining, held)
+        ]
+        w = wiring(stages, unlimited)
+        n = len(stages)
+        fill = np.zeros(len(w.edges), dtype=np.int64)
+        early = np.array([s.unit.kind != "global_pool" for s in stages])
+        zero = np.zeros(n)
+        simulate(
+            w.outputs, _FRAME_CYCLES / w.outputs, zero, zero, early, zero, w.offsets, w.edges,
+            w.reader_offsets, w.readers, w.reader_stages, np.zeros(n), np.zeros(n), fill,
+        )  # fmt: skip
+        for index, join in enumerate(joining):
+            if join:
+                filled = fill[w.offsets[index] : w.offsets[index + 1]]
+                held[index] = [
+                    max(c, int(f) + SLACK) if e.mode == "stream" else c
+                    for e, c, f in zip(stages[index].edges, held[index], filled)
+                ]
+    return tuple(map(tuple, held))
 
 
 def _plain(edge: Edge, stage: Stage) -> int:
     if edge.mode == "window" and stage.unit.window is not None:
-        w = stage.unit.window
-        return w.bracket + w.stride_w + (w.stride_h - 1) * w.padded_w + SLACK
+        return stage.unit.window.buffer + SLACK
     if edge.mode == "all":
         return 2 * edge.pixels
-    return ceil(edge.pixels / max(stage.unit.pixels, 1)) + SLACK
+    return ceil(edge.pixels / stage.unit.pixels) + SLACK
 
 
-def _lags(join: int, stages: tuple[Stage, ...], ancestors: list[int]) -> list[int]:
-    """Pixels that each input of a join must hold, from what the paths to their nearest common stage need."""
-    stage = stages[join]
-    shared = ancestors[stage.edges[0].source]
-    for edge in stage.edges[1:]:
-        shared &= ancestors[edge.source]
-    if not shared:
-        return [0] * len(stage.edges)
-    fork = shared.bit_length() - 1
-    samples = np.unique(np.linspace(0, stage.unit.pixels - 1, _SAMPLES).astype(np.int64))
-    needs, hops = [], []
-    for edge in stage.edges:
-        need, hop = _at_fork(edge, stage, samples, fork, stages)
-        needs.append(need)
-        hops.append(hop)
-    most = np.max(needs, axis=0)
-    total = max(stages[fork].unit.pixels, 1)
-    return [
-        ceil(int(np.max(most - need)) * edge.pixels / total) + max(hops) - hop + SLACK
-        for edge, need, hop in zip(stage.edges, needs, hops)
-    ]
+def pixel_bits(unit: Unit) -> int:
+    """Bits of one output pixel."""
+    if unit.kind.startswith("dma"):
+        return ceil(unit.pixels_in / unit.pixels) * unit.act_bits
+    return unit.mh * unit.rounds * unit.out_bits
 
 
-def _at_fork(
-    edge: Edge, stage: Stage, samples: NDArray[np.int64], fork: int, stages: tuple[Stage, ...]
-) -> tuple[NDArray[np.int64], int]:
-    """(pixels of the fork that samples of the join need through an edge, longest path in stages)."""
-    pending: dict[int, tuple[NDArray[np.int64], int]] = {edge.source: (needed(edge, stage, samples), 1)}
-    while True:
-        index = max(pending)
-        need, hop = pending.pop(index)
-        if index <= fork:
-            return need, hop
-        for inner in stages[index].edges:
-            if inner.source < fork:
-                continue
-            deeper = needed(inner, stages[index], need)
-            held = pending.get(inner.source)
-            if held is not None:
-                deeper, hop_there = np.maximum(held[0], deeper), max(held[1], hop + 1)
-            else:
-                hop_there = hop + 1
-            pending[inner.source] = (deeper, hop_there)
-
-
-def with_bypass(network: Network) -> Network:
-    """The network with every join's bypass FIFOs charged to its unit."""
+def with_fifos(network: Network) -> Network:
+    """The network with the depth of every FIFO, and each join's bypass memory charged to its unit."""
+    found = depths(network.stages)
     changed = []
-    for stage, held in zip(network.stages, depths(network.stages)):
+    for stage, held in zip(network.stages, found):
         extra = 0
         if len(stage.edges) > 1:
             for edge, depth in zip(stage.edges, held):
-                if edge.mode == "stream" and depth > SLACK + 1:
-                    source = network.stages[edge.source].unit
-                    frame = max(source.mh, 1) * source.rounds * source.out_bits
-                    extra += depth * frame
+                if edge.mode == "stream" and depth > _plain(edge, stage):
+                    extra += depth * pixel_bits(network.stages[edge.source].unit)
         changed.append(stage if not extra else replace(stage, unit=replace(stage.unit, bypass_bits=extra)))
-    return replace(network, stages=tuple(changed))
+    return replace(network, stages=tuple(changed), depths=found)

@@ -1,29 +1,33 @@
-"""Choice of PE and SIMD for every stage: the smallest initiation interval that fits a budget, or a given folding.
+"""Choice of PE and SIMD for every stage: the fastest pipeline that fits a budget, or a given folding.
 
-For a target interval each stage takes the cheapest legal folding that meets it, at fixed prices of LUT, DSP, BRAM and URAM. The choice does not
-depend on the budget, and `pack` never fails with more of a resource, so the interval found is never longer on a larger device.
-Several price vectors are tried. They also give a lower bound: a target is impossible when, at some prices, even the cheapest
-foldings cost more than the whole budget is worth. Where both meet, the interval is optimal; with one scarce resource it always is.
+For a target interval each stage takes the cheapest folding that meets it, at fixed prices of LUT, DSP, BRAM
+and URAM. A stage's foldings form a chain: from one target to a shorter one it moves to a folding that is
+faster in every part of its timing, so both the interval and the first frame's latency only shrink. The chain
+does not depend on the budget and `pack` never fails with more of a resource, so a larger device is never
+slower. Several price vectors give several pipelines, of which the caller takes the fastest for its batch.
+
+All foldings together give a lower bound of the interval: a target is impossible when, at some prices, even
+the cheapest foldings cost more than the whole budget is worth. An interval that meets it is proven optimal;
+otherwise the gap is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from accelsim.architectures.fpga.network import Stage, Unit
-from accelsim.architectures.fpga.options import MEMORIES, Floats, Ints, Options, evaluate, options
+from accelsim.architectures.fpga.options import Floats, Ints, Options, evaluate, options
 from accelsim.architectures.fpga.resources import FF_PER_LUT, Budget, named
 from accelsim.core.errors import RequestError
 from accelsim.core.outcome import InfeasibleError
-from accelsim.core.units import si
 
-# Prices in LUTs of a DSP block, a BRAM18 and a URAM. The grid spans the ratios of real parts (60-350 LUT per DSP, 200-650 per BRAM18); the
-# corners make one resource count alone, where the search is exact.
+# Prices in LUTs of a DSP block, a BRAM18 and a URAM. The grid spans the ratios of real parts (60-350 LUT per
+# DSP, 200-650 per BRAM18); the corners make one resource count alone, where the search is exact.
 PRICES: Floats = np.array(
     [[1.0, d, b, 8.0 * b] for d in (100.0, 20.0, 500.0) for b in (300.0, 60.0, 1500.0)]
     + [[1.0, 1e-6, 1e-6, 1e-6], [1e-6, 1.0, 1e-6, 1e-6], [1e-6, 1e-6, 1.0, 8.0]]
@@ -59,9 +63,20 @@ class Plan:
         return self.interval <= self.bound
 
 
+@dataclass(frozen=True)
+class _Table:
+    """Foldings of a unit by ascending cycles; the least cost up to each by price vector; a chain by price
+    vector."""
+
+    every: Options
+    least: Floats
+    chains: tuple[Options, ...]
+
+
 @lru_cache(maxsize=4096)
-def _table(unit: Unit, technology: str) -> tuple[Options, Ints, Floats]:
-    """Foldings by ascending cycles, and for each price vector the cheapest row up to each and its cost."""
+def _table(unit: Unit, technology: str) -> _Table:
+    from accelsim.architectures.fpga.search import chain
+
     found = options(unit, technology)
     found = found.take(np.argsort(found.cycles, kind="stable"))
     cost = np.empty((len(PRICES), len(found)))
@@ -71,14 +86,13 @@ def _table(unit: Unit, technology: str) -> tuple[Options, Ints, Floats]:
         homes = np.minimum(bram * found.bram18, lut * found.lutram)
         homes = np.where(found.uram > 0, np.minimum(homes, uram * found.uram), homes)
         cost[p] = lut * found.lut + dsp * found.dsp + np.minimum(multipliers, in_dsp) + homes.sum(axis=1)
-    running = np.minimum.accumulate(cost, axis=1)
-    fresh = np.concatenate([np.ones((len(PRICES), 1), dtype=bool), running[:, 1:] < running[:, :-1]], axis=1)
-    best = np.maximum.accumulate(np.where(fresh, np.arange(len(found)), 0), axis=1)
-    return found, best.astype(np.int64), running
+    parts = (found.cycles, found.stream, found.tail, found.accept)
+    chains = tuple(found.take(chain(*parts, cost[p])) for p in range(len(PRICES)))
+    return _Table(found, np.minimum.accumulate(cost, axis=1), chains)
 
 
-def fold(stages: Sequence[Stage], budget: Budget, technology: str, floor: float = 0.0) -> Plan:
-    """The folding with the smallest interval that fits.
+def fold(stages: Sequence[Stage], budget: Budget, technology: str, floor: float = 0.0) -> tuple[Plan, ...]:
+    """The pipelines with the smallest interval that fits, one for each price vector that finds one.
 
     Parameters
     ----------
@@ -87,36 +101,51 @@ def fold(stages: Sequence[Stage], budget: Budget, technology: str, floor: float 
     technology : str
         Fabric family, which sets the DSP packing.
     floor : float
-        Cycles per frame that something outside the fabric takes (DMA); nothing is folded faster than that [cycles].
+        Cycles per frame of the DMA; nothing is folded faster than that [cycles].
 
     Raises
     ------
     InfeasibleError
-        Not even the slowest folding fits.
+        Not even the slowest foldings fit.
     """
-    from accelsim.architectures.fpga.search import search
+    from accelsim.architectures.fpga.search import bound, search
 
     tables = [_table(stage.unit, technology) for stage in stages]
-    sizes = np.array([len(t[0]) for t in tables], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    every = _joined([t[0] for t in tables])
-    best = np.concatenate([t[1] + start for t, start in zip(tables, offsets)], axis=1)
-    cost = np.concatenate([t[2] for t in tables], axis=1)
-    least = max(floor, max(float(t[0].cycles[0]) for t in tables))
-    targets = np.unique(np.concatenate([[least], every.cycles[every.cycles >= least]]))
-    columns = np.stack([every.lut, every.multiplier_lut, every.dsp, every.multiplier_dsp])
-    memories = np.stack([every.bram18, every.uram, every.lutram])
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    chosen, used = np.zeros(len(stages), dtype=np.int64), np.zeros(4)
-    at, _, bound = search(
-        offsets, every.cycles, best, cost, PRICES, columns, memories, targets, have, chosen, used
-    )
-    if at < 0:
-        slowest = offsets[1:] - 1
-        _refuse(every.take(best[0][slowest]), budget)
-    rows = tuple(every.take(slice(int(i), int(i) + 1)) for i in chosen)
-    interval = max(float(every.cycles[chosen].max()), floor)
-    return Plan(rows, interval, float(min(targets[bound], interval)), _used(used, budget))
+    every = _joined([t.every for t in tables])
+    least = np.concatenate([t.least for t in tables], axis=1)
+    targets = _targets([t.every for t in tables], floor)
+    first = bound(_offsets([t.every for t in tables]), every.cycles, least, PRICES, targets, have)
+    plans: dict[tuple[float, ...], Plan] = {}
+    for p in range(len(PRICES)):
+        chains = [t.chains[p] for t in tables]
+        joined, chosen, used = _joined(chains), np.zeros(len(stages), dtype=np.int64), np.zeros(4)
+        columns = np.stack([joined.lut, joined.multiplier_lut, joined.dsp, joined.multiplier_dsp])
+        memories = np.stack([joined.bram18, joined.uram, joined.lutram])
+        goals = _targets(chains, floor)
+        if search(_offsets(chains), joined.cycles, columns, memories, goals, have, chosen, used) < 0:
+            continue
+        rows = joined.take(chosen)
+        interval = max(float(rows.cycles.max()), floor)
+        key = (*rows.pe, *rows.simd)
+        if key not in plans:
+            singles = tuple(rows.take(slice(i, i + 1)) for i in range(len(stages)))
+            least_interval = float(min(targets[first], interval)) if first >= 0 else interval
+            plans[key] = Plan(singles, interval, least_interval, _used(used, budget))
+    if not plans:
+        _refuse(_joined([t.chains[0].take(slice(-1, None)) for t in tables]), budget)
+    return tuple(plans.values())
+
+
+def _offsets(tables: Sequence[Options]) -> Ints:
+    return np.concatenate([[0], np.cumsum([len(t) for t in tables])]).astype(np.int64)
+
+
+def _targets(tables: Sequence[Options], floor: float) -> Floats:
+    """Every interval that some stage can have and all can meet, in ascending order [cycles]."""
+    least = max(floor, max(float(t.cycles[0]) for t in tables))
+    cycles = np.concatenate([t.cycles for t in tables])
+    return np.unique(np.concatenate([[least], cycles[cycles >= least]]))
 
 
 def _joined(tables: Sequence[Options]) -> Options:
@@ -132,17 +161,25 @@ def _used(used: Floats, budget: Budget) -> dict[str, float]:
 
 def _refuse(rows: Options, budget: Budget) -> None:
     """Say which resource the smallest design lacks."""
-    need = _pack(rows, budget)
-    have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    names = [n if not budget.intel else {"BRAM18": "M20K"}.get(n, n) for n in _NAMES]
-    lacking = [i for i in range(4) if need[i] > have[i]] or [0]
-    weight_bits = float((rows.bram18 * 18432).sum())
+    blocks = float(rows.bram18.sum())
+    held = "M20K" if budget.intel else "BRAM18"
+    hint = "use fewer weight bits, a smaller model, a larger part, or an overlay that streams its weights"
+    need = dict(zip(("LUT", "DSP"), _pack(rows, replace(budget, bram18=np.inf))))
+    have = {"LUT": budget.lut, "DSP": budget.dsp}
+    lacking = [name for name in have if need[name] > have[name]]
+    if lacking:
+        raise InfeasibleError(
+            "resources",
+            ", ".join(f"{need[n]:,.0f} {n}" for n in lacking) + " when folded to the last",
+            ", ".join(f"{have[n]:,.0f} {n}" for n in lacking),
+            hint,
+        )
+    ultra = "" if budget.uram == 0 else f" and {budget.uram:,.0f} URAM"
     raise InfeasibleError(
         "resources",
-        ", ".join(f"{need[i]:,.0f} {names[i]}" for i in lacking)
-        + f" (about {si(weight_bits / 8, 'B')} of on-chip memory)",
-        ", ".join(f"{have[i]:,.0f} {names[i]}" for i in lacking),
-        "use fewer weight bits, a smaller model, a larger part, or an overlay that streams its weights",
+        f"{blocks:,.0f} {held} for weights, windows and FIFOs",
+        f"{budget.bram18:,.0f} {held}{ultra}, and {budget.lut:,.0f} LUT",
+        hint,
     )
 
 
@@ -159,14 +196,15 @@ def _pack(rows: Options, budget: Budget) -> Floats:
 def fold_with(
     stages: Sequence[Stage], folding: Sequence[Any] | Mapping[str, Any], technology: str = "ultrascale+"
 ) -> tuple[Options, ...]:
-    """Foldings that a design file gives; stages that it does not name take the cheapest folding that keeps up.
+    """Foldings that a design file gives; stages that it does not name take the cheapest folding that keeps
+    up.
 
     Parameters
     ----------
     stages : sequence of Stage
     folding : sequence or mapping
-        For each matrix and depthwise unit in order, or by stage name: ``(PE, SIMD)`` or ``{"PE": 4, "SIMD": 8, "generator": 8}``, where
-        ``generator`` is the SIMD of the sliding window if it differs.
+        For each matrix and depthwise unit in order, or by stage name: ``(PE, SIMD)`` or ``{"PE": 4, "SIMD":
+        8, "generator": 8}``, where ``generator`` is the SIMD of the sliding window if it differs.
 
     Returns
     -------
@@ -196,10 +234,9 @@ def fold_with(
     slowest = max((float(r.cycles[0]) for r in rows.values()), default=0.0)
     for s in stages:
         if s.name not in rows:
-            found, best, _ = _table(s.unit, technology)
-            last = max(int(np.searchsorted(found.cycles, slowest, side="right")) - 1, 0)
-            row = int(best[0, last])
-            rows[s.name] = found.take(slice(row, row + 1))
+            ways = _table(s.unit, technology).chains[0]
+            last = max(int(np.searchsorted(ways.cycles, slowest, side="right")) - 1, 0)
+            rows[s.name] = ways.take(slice(last, last + 1))
     return tuple(rows[s.name] for s in stages)
 
 
@@ -232,6 +269,3 @@ def planned(rows: Sequence[Options], budget: Budget, floor: float = 0.0) -> Plan
         _refuse(every, budget)
     interval = max(float(every.cycles.max()), floor)
     return Plan(tuple(rows), interval, 0.0, _used(used, budget))
-
-
-__all__ = ["MEMORIES", "PRICES", "Plan", "fold", "fold_with", "planned"]

@@ -69,6 +69,9 @@ class FpgaArchitecture:
             return dataflow.pipeline(program, costs)
         raise RequestError("an overlay runs its layers in turn", program.device.name)
 
+    def explain(self, program: Program, index: int, cost: KernelCost) -> str:
+        return cost.formula
+
     def interval(self, program: Program, latency_s: float) -> Interval:
         if isinstance(program, PipelineProgram):
             return dataflow.interval(program, latency_s)

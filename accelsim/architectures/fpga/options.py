@@ -32,15 +32,22 @@ class Options:
         Of one frame, the sliding window included [cycles].
     lut, dsp : array
         Logic outside multipliers and movable memories, and DSP blocks that it needs in any case.
+    stream, tail, accept : array
+        One output pixel: cycles that overlap with the arrival of its input, cycles that follow, and cycles in
+        which the window's buffer takes in one pixel [cycles].
     multiplier_lut, multiplier_dsp : array
         The multipliers in either home; 0 DSP where they only fit LUTs.
     bram18, uram, lutram : array (n, 2)
-        The two memories in each home. A memory that stays in LUTs (shallow) has its LUTs in `lut` and zeros here.
+        The two memories in each home. A memory that stays in LUTs (shallow) has its LUTs in `lut` and zeros
+        here.
     """
 
     pe: Ints
     simd: Ints
     cycles: Floats
+    stream: Floats
+    tail: Floats
+    accept: Floats
     lut: Floats
     dsp: Floats
     multiplier_lut: Floats
@@ -63,7 +70,8 @@ def divisors(n: int) -> list[int]:
 
 
 def _legal(unit: Unit) -> tuple[Ints, Ints]:
-    """Legal (PE, SIMD) pairs: S | MW and P | MH. Before a sliding window S | C, or S = C d with d | taps and whole windows in parallel; a depthwise
+    """Legal (PE, SIMD) pairs: S | MW and P | MH. Before a sliding window S | C, or S = C d with d | taps and
+    whole windows in parallel; a depthwise
     unit raises S over its taps only once P = C."""
     if unit.kind == "mvau":
         if unit.window is None:
@@ -104,8 +112,9 @@ def evaluate(
         SIMD of the sliding-window generator where a design sets it apart from its matrix unit's.
     """
     n = len(pe)
-    zero = np.zeros(n)
+    zero: Any = np.zeros(n)
     cycles = unit_cycles(unit, pe, simd, generator_simd)
+    lut: Any
     mult_lut, mult_dsp, dsp = zero, zero, zero
     memories: list[tuple[Any, Any]] = [(zero, zero), (zero, zero)]
     intel = technology in ("arria10", "stratix10", "agilex")
@@ -150,19 +159,39 @@ def evaluate(
         bram[:, column] = np.where(movable, res.m20k(width, depth) if intel else res.bram18(width, depth), 0)
         ultra[:, column] = np.where(movable & (not intel), res.uram(width, depth), 0)
         distributed[:, column] = np.where(movable, in_luts, 0)
-    as_float = [np.asarray(v, dtype=np.float64) + zero for v in (cycles, lut, dsp, mult_lut, mult_dsp)]
-    return Options(pe, simd, *as_float, bram, ultra, distributed)
+    stream, tail, accept = pixel_cycles(unit, pe, simd, generator_simd)
+    return Options(
+        pe=pe,
+        simd=simd,
+        cycles=_column(cycles, n),
+        stream=_column(stream, n),
+        tail=_column(tail, n),
+        accept=_column(accept, n),
+        lut=_column(lut, n),
+        dsp=_column(dsp, n),
+        multiplier_lut=_column(mult_lut, n),
+        multiplier_dsp=_column(mult_dsp, n),
+        bram18=bram,
+        uram=ultra,
+        lutram=distributed,
+    )
+
+
+def _column(values: Any, n: int) -> Floats:
+    return np.broadcast_to(np.asarray(values, dtype=np.float64), n).copy()
 
 
 def _requantised(unit: Unit, pe: Ints, acc: Any, lut: Any) -> tuple[Any, Any]:
-    """Logic of the thresholds, or of a multiply-shift requantiser with one DSP block per PE where the output is wide."""
+    """Logic of the thresholds, or of a multiply-shift requantiser with one DSP block per PE where the output
+    is wide."""
     if unit.out_bits <= res.THRESHOLD_MAX_BITS:
         return lut + res.threshold_lut(pe, unit.out_bits, acc, unit.mh // pe), np.zeros(len(pe))
     return lut + pe * (acc + 2.0 * unit.out_bits), 1.0 * pe
 
 
 def _line_buffer(unit: Unit, pe: Ints, simd: Ints) -> tuple[Any, Any]:
-    """(width, depth) of the sliding window's buffer; whole windows in parallel need their rows side by side."""
+    """(width, depth) of the sliding window's buffer; whole windows in parallel need their rows side by
+    side."""
     window = unit.window
     if window is None:
         return np.zeros(len(pe)), np.zeros(len(pe))
@@ -179,7 +208,9 @@ def unit_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> A
     """Cycles of one frame: the slower of the sliding window and what stands behind it [cycles]."""
     window = unit.window
     if unit.kind == "mvau":
-        compute = cyc.mvau(unit.mw, unit.mh, unit.pixels * unit.rounds, pe, simd)
+        compute = (
+            cyc.mvau(unit.mw, unit.mh, unit.pixels * unit.rounds, pe, simd) + unit.pixels * unit.feedback
+        )
         if window is None:
             return compute
         lanes = np.gcd(simd, unit.channels) if generator_simd is None else generator_simd
@@ -205,6 +236,37 @@ def unit_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> A
     return cyc.channelwise(
         unit.mh, np.maximum(unit.pixels, unit.pixels_in) if unit.kind == "reorder" else unit.pixels, pe
     )
+
+
+def pixel_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> tuple[Any, Any, Any]:
+    """(stream, tail, accept) of one output pixel, as `stages.simulate` takes them [cycles].
+
+    A matrix unit reads its input while it computes the first MH / PE fold and replays it for the others;
+    everything else puts words out as they come.
+    """
+    folds, none = unit.mh / pe, 0.0 * pe
+    window = unit.window
+    if unit.kind == "mvau":
+        stream = unit.mw / simd * unit.rounds
+        total = stream * folds + unit.feedback
+        if window is None:
+            return stream, total - stream, none
+        lanes = np.gcd(simd, unit.channels) if generator_simd is None else generator_simd
+        serial = window.taps * unit.channels / lanes
+        total = np.where(np.asarray(simd) > unit.channels, total, np.maximum(total, serial))
+        return stream, total - stream, unit.channels / lanes
+    if unit.kind in ("vvau", "pool"):
+        total = folds * unit.mw / simd
+        if window is None:
+            return total, none, none
+        lanes = pe if generator_simd is None else generator_simd
+        if unit.kind == "vvau":
+            serial = window.taps * unit.channels / lanes
+            total = np.where(np.asarray(simd) > 1, total, np.maximum(total, serial))
+        return total, none, unit.channels / lanes
+    if unit.kind == "global_pool":
+        return folds * unit.pixels_in, folds, none
+    return folds, none, none
 
 
 def _tiles(unit: Unit) -> bool:

@@ -79,8 +79,8 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> Program:
     notes = ["layers run one after the other; feature maps go through external memory between them"]
     if hosted:
         notes.append(
-            f"{len(hosted)} of {len(kernels)} layers have no instruction and run on the host, timed by their memory traffic alone: "
-            + ", ".join(hosted[:5])
+            f"{len(hosted)} of {len(kernels)} layers have no instruction and run on the host, timed by their "
+            f"memory traffic alone: {', '.join(hosted[:5])}"
         )
     if options.sparsity != "dense":
         notes.append("sparse weights save nothing: the array multiplies zeros as well")
@@ -111,19 +111,22 @@ def _engine(device: FpgaDevice) -> Overlay:
 def array_cycles(op: Op, nest: LoopNest, engine: Overlay, images: int) -> float:
     """Cycles of one image of a product: ceil(pixels / PP) ceil(C / ICP) ceil(K / OCP) taps [cycles].
 
-    A depthwise convolution has one input channel per output channel, so only PP x ICP of the multipliers work:
-    ceil(pixels / PP) ceil(C / ICP) taps. Other groups run one after the other.
+    A depthwise convolution has one input channel per output channel, so only PP x ICP of the multipliers
+    work: ceil(pixels / PP) ceil(C / ICP) taps. Other groups run one after the other.
     """
     pp, icp, ocp = engine.pixel_parallel, engine.input_parallel, engine.output_parallel
-    pixels = nest.m // images if nest.m % images == 0 else nest.m
-    batch = nest.batch if nest.m % images == 0 or nest.batch % images else nest.batch // images
+    pixels, batch, share = float(nest.m), float(nest.batch), nest.share
+    if nest.m % images == 0:
+        pixels /= images
+    elif nest.batch % images == 0:
+        batch /= images
+    else:
+        share /= images
     channels = nest.k_loops.get("c", nest.k)
     taps = nest.k // channels
     if op.kind == "conv" and channels == 1 and nest.n == 1 and nest.batch > 1:
-        return ceil(pixels / pp) * ceil(nest.batch / icp) * taps * nest.share
-    return (
-        batch * ceil(pixels / pp) * ceil(channels / icp) * ceil(nest.n / ocp) * taps * nest.share * nest.steps
-    )
+        return ceil(pixels / pp) * ceil(batch / icp) * taps * share
+    return batch * ceil(pixels / pp) * ceil(channels / icp) * ceil(nest.n / ocp) * taps * share * nest.steps
 
 
 def roofline_cycles(nest: LoopNest, engine: Overlay, images: int) -> float:
@@ -132,7 +135,8 @@ def roofline_cycles(nest: LoopNest, engine: Overlay, images: int) -> float:
 
 
 def traffic(weights: float, maps_in: float, maps_out: float, buffer_bytes: float) -> float:
-    """DRAM bytes of one layer and image: each operand once when one of them fits its half of the buffer; else the cheaper of rereading the
+    """DRAM bytes of one layer and image: each operand once when one of them fits its half of the buffer; else
+    the cheaper of rereading the
     maps for each part of the weights or the weights for each part of the maps [B]."""
     half = BUFFER_SHARE * buffer_bytes
     again_maps = weights + maps_in * max(ceil(weights / half), 1)
@@ -195,12 +199,17 @@ def _layer(
         overhead,
         {"dram": moved, "onchip": moved},
         bound if kernel.lane != "host" else "memory",
-        f"{kernel.lane}: {engine.cores} cores x {engine.pixel_parallel} pixels x {engine.input_parallel} in x {engine.output_parallel} out"
-        if kernel.lane == "array"
-        else kernel.lane,
+        _mapping(kernel, engine),
         _energy(device, kernel, moved),
         f"{compute:,.0f} cycles of compute, {si(moved, 'B')} at {si(rate, 'B/s')}",
     )
+
+
+def _mapping(kernel: Kernel, engine: Overlay) -> str:
+    if kernel.lane != "array":
+        return kernel.lane
+    lanes = f"{engine.pixel_parallel} pixels x {engine.input_parallel} in x {engine.output_parallel} out"
+    return f"{engine.cores} cores x {lanes}"
 
 
 def _padded(op: Op) -> Any:

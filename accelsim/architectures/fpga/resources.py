@@ -1,7 +1,8 @@
 """Resources of streaming units: LUT, flip-flops, DSP blocks, BRAM and URAM, as closed forms of their folding.
 
-Every number is an estimate before synthesis. LUT and memory formulas are those of FINN's estimators (Blott et al., TRETS 2018,
-doi:10.1145/3242897); what FINN does not estimate is a stated structural assumption. All functions take arrays.
+Every number is an estimate before synthesis. LUT and memory formulas are those of FINN's estimators (Blott et
+al., TRETS 2018, doi:10.1145/3242897); what FINN does not estimate is a stated structural assumption. All
+functions take arrays.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def ceil_div(a: Any, b: Any) -> Any:
 
 
 def bram18(width: Any, depth: Any) -> Any:
-    """18-Kbit block RAMs of a memory `width` bits wide and `depth` words deep, in the aspect ratio that the width selects."""
+    """18-Kbit block RAMs of a memory `width` bits wide and `depth` words deep, in the aspect ratio that the
+    width selects."""
     width, depth = np.asarray(width), np.asarray(depth)
     wide = np.where(
         (width <= 18) | (depth > 512),
@@ -77,34 +79,40 @@ def fifo_lut(width: Any, depth: int = FIFO_DEPTH) -> Any:
 
 
 def width_converter_lut(width_in: Any, width_out: Any) -> Any:
-    """LUTs between streams of two widths: a shift register of the wider one and a counter. Equal widths need none."""
+    """LUTs between streams of two widths: a shift register of the wider one and a counter. Equal widths need
+    none."""
     wider = np.maximum(width_in, width_out)
     ratio = np.maximum(wider // np.maximum(np.minimum(width_in, width_out), 1), 2)
     return np.where(np.equal(width_in, width_out), 0, wider + 2 * np.ceil(np.log2(ratio)))
 
 
 def accumulator_bits(reduction: Any, weight_bits: int, act_bits: int) -> Any:
-    """Bits that a sum of `reduction` products needs: ceil(a + log2(1 + 2^-a) + 1), a = log2(MW) + W + A - 1 - signed.
+    """Bits that a sum of `reduction` products needs: ceil(a + log2(1 + 2^-a) + 1), a = log2(MW) + W + A - 1 -
+    signed.
 
-    Colbert, Pappalardo and Petri-Koenig, ICCV 2023 (doi:10.1109/ICCV51070.2023.01554). Inputs count as unsigned (after a ReLU).
+    Colbert, Pappalardo and Petri-Koenig, ICCV 2023 (doi:10.1109/ICCV51070.2023.01554). Inputs count as
+    unsigned (after a ReLU).
     """
     alpha = np.log2(np.maximum(reduction, 1)) + weight_bits + act_bits - 1
     return np.ceil(alpha + np.log2(1.0 + 2.0**-alpha) + 1)
 
 
 def multiplier_lut(pe: Any, simd: Any, weight_bits: int, act_bits: int) -> Any:
-    """LUTs of PE x SIMD multipliers: S (2 ceil((W + A) / 6) - 1)(W + A) for each PE, with the synthesis factor."""
+    """LUTs of PE x SIMD multipliers: S (2 ceil((W + A) / 6) - 1)(W + A) for each PE, with the synthesis
+    factor."""
     total = weight_bits + act_bits
     return SYNTHESIS_FACTOR * pe * simd * (2 * ceil_div(total, 6) - 1) * total
 
 
 def adder_lut(pe: Any, simd: Any, weight_bits: int, act_bits: int, acc_bits: Any) -> Any:
-    """LUTs of PE adder trees and accumulators: (W + A)(2 S - 1) + acc for each PE, with the synthesis factor."""
+    """LUTs of PE adder trees and accumulators: (W + A)(2 S - 1) + acc for each PE, with the synthesis
+    factor."""
     return SYNTHESIS_FACTOR * pe * ((weight_bits + act_bits) * (2 * simd - 1) + acc_bits)
 
 
 def threshold_lut(pe: Any, out_bits: int, acc_bits: Any, words: Any) -> Any:
-    """LUTs of thresholds in distributed memory: (2^B - 1) acc (ceil(T / 64) + 1) for each PE, T words each."""
+    """LUTs of thresholds in distributed memory: (2^B - 1) acc (ceil(T / 64) + 1) for each PE, T words
+    each."""
     return SYNTHESIS_FACTOR * pe * (2**out_bits - 1) * acc_bits * (ceil_div(words, 64) + 1)
 
 
@@ -113,13 +121,15 @@ def multiplier_dsp(
 ) -> Any:
     """DSP blocks of PE x SIMD multipliers.
 
-    DSP48 (7 series, UltraScale): with operands to 4 bits one block multiplies an activation by four weights, to 8 bits by two; DSP58 (Versal)
-    sums three 8-bit products; wider operands take ceil((W + A) / 48) each. Intel: two products per block, four 9x9 on Agilex.
+    DSP48 (7 series, UltraScale): with operands to 4 bits one block multiplies an activation by four weights,
+    to 8 bits by two; DSP58 (Versal) sums three 8-bit products; wider operands take ceil((W + A) / 48) each.
+    Intel: two products per block, four 9x9 on Agilex.
 
     Parameters
     ----------
     shared : bool
-        One activation meets the weights of several PEs; not so in a depthwise unit, which packs nothing on a DSP48.
+        One activation meets the weights of several PEs; not so in a depthwise unit, which packs nothing on a
+        DSP48.
     """
     widest = max(weight_bits, act_bits)
     if technology in ("arria10", "stratix10"):

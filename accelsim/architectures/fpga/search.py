@@ -7,11 +7,13 @@ from numba import njit
 
 
 @njit(cache=True)
-def pack(lut, multiplier_lut, dsp, multiplier_dsp, bram, uram, lutram, have, used):
+def pack(lut, multiplier_lut, dsp, multiplier_dsp, bram, uram, lutram, have, used):  # type: ignore[no-untyped-def]
     """Place multipliers and memories; True when everything fits.
 
-    Multipliers go to DSP blocks in the order of LUTs saved per block, as long as they fit. Memories start in BRAM; what does not fit moves to URAM
-    in the order of BRAM freed per URAM, then to LUTs. Both orders are prefixes, so a larger budget never makes a fit fail.
+    Multipliers go to DSP blocks in the order of LUTs saved per block, wherever one still fits. Memories start
+    in BRAM. If that is too small, those that free most BRAM per URAM move there; if that is not enough, a
+    quarter, a half or all of them (those with most BRAM per LUT) go to LUTs first. A greedy fill in the order
+    of gain never gains less with more room, so a larger budget never makes a fit fail.
 
     Parameters
     ----------
@@ -24,121 +26,163 @@ def pack(lut, multiplier_lut, dsp, multiplier_dsp, bram, uram, lutram, have, use
     """
     used_lut = lut.sum()
     used_dsp = dsp.sum()
-    used_bram = bram.sum()
-    used_uram = 0.0
     n = len(lut)
-
     gain = np.empty(n)
     for i in range(n):
         gain[i] = multiplier_lut[i] / multiplier_dsp[i] if multiplier_dsp[i] > 0 else -1.0
-    full = False
     for i in np.argsort(-gain, kind="mergesort"):
-        if gain[i] < 0 or full or used_dsp + multiplier_dsp[i] > have[1]:
+        if gain[i] < 0 or used_dsp + multiplier_dsp[i] > have[1]:
             used_lut += multiplier_lut[i]
-            full = full or gain[i] >= 0
         else:
             used_dsp += multiplier_dsp[i]
+    used[0], used[1], used[2], used[3] = used_lut, used_dsp, bram.sum(), 0.0
+    if used_lut > have[0] or used_dsp > have[1]:
+        return False
+    if used[2] <= have[2]:
+        return True
 
-    if used_bram > have[2]:
-        m = len(bram)
-        moved = np.zeros(m, dtype=np.bool_)
-        ratio = np.empty(m)
-        for j in range(m):
-            ratio[j] = bram[j] / uram[j] if uram[j] > 0 else -1.0
-        for j in np.argsort(-ratio, kind="mergesort"):
-            if used_bram <= have[2] or ratio[j] <= 0 or used_uram + uram[j] > have[3]:
+    m = len(bram)
+    per_lut, per_uram = np.empty(m), np.empty(m)
+    for j in range(m):
+        per_lut[j] = bram[j] / lutram[j] if lutram[j] > 0 else -1.0
+        per_uram[j] = bram[j] / uram[j] if uram[j] > 0 else -1.0
+    to_lut = np.argsort(-per_lut, kind="mergesort")
+    to_uram = np.argsort(-per_uram, kind="mergesort")
+    for quarters in (0, 1, 2, 4):
+        inside = np.ones(m, dtype=np.bool_)
+        used[0], used[2], used[3] = used_lut, bram.sum(), 0.0
+        for j in to_lut[: m * quarters // 4]:
+            if per_lut[j] > 0:
+                inside[j] = False
+                used[0] += lutram[j]
+                used[2] -= bram[j]
+        for j in to_uram:
+            if used[2] <= have[2]:
                 break
-            used_uram += uram[j]
-            used_bram -= bram[j]
-            moved[j] = True
-        if used_bram > have[2]:
-            for j in range(m):
-                ratio[j] = bram[j] / lutram[j] if lutram[j] > 0 and not moved[j] else -1.0
-            for j in np.argsort(-ratio, kind="mergesort"):
-                if used_bram <= have[2] or ratio[j] <= 0:
-                    break
-                used_lut += lutram[j]
-                used_bram -= bram[j]
-
-    used[0], used[1], used[2], used[3] = used_lut, used_dsp, used_bram, used_uram
-    return used_lut <= have[0] and used_dsp <= have[1] and used_bram <= have[2] and used_uram <= have[3]
+            if inside[j] and per_uram[j] > 0 and used[3] + uram[j] <= have[3]:
+                used[3] += uram[j]
+                used[2] -= bram[j]
+        if used[0] <= have[0] and used[2] <= have[2]:
+            return True
+    return False
 
 
 @njit(cache=True)
-def search(offsets, cycles, best, cost, prices, columns, memories, targets, have, chosen, used):
-    """First target (in ascending order) that some price vector's cheapest foldings meet within the budget.
+def chain(cycles, stream, tail, accept, cost):  # type: ignore[no-untyped-def]
+    """Rows from fast to slow: the cheapest folding of all, then again and again the cheapest one that is
+    faster and no later in any part of its timing (the first such row among equals).
+
+    Parameters
+    ----------
+    cycles, stream, tail, accept, cost : float64 (foldings,)
+    """
+    n = len(cost)
+    found = np.empty(n, dtype=np.int64)
+    row = 0
+    for i in range(n):
+        if cost[i] < cost[row]:
+            row = i
+    length = 0
+    while row >= 0:
+        found[length] = row
+        length += 1
+        after = -1
+        for i in range(n):
+            if (
+                cycles[i] < cycles[row]
+                and stream[i] <= stream[row] + 1e-9
+                and tail[i] <= tail[row] + 1e-9
+                and accept[i] <= accept[row] + 1e-9
+                and (after < 0 or cost[i] < cost[after])
+            ):
+                after = i
+        row = after
+    return found[:length][::-1].copy()
+
+
+@njit(cache=True)
+def bound(offsets, cycles, cost, prices, targets, have):  # type: ignore[no-untyped-def]
+    """First target that no price vector rules out; -1 when all are.
 
     Parameters
     ----------
     offsets : int64 (stages + 1,)
         Foldings of stage s are rows offsets[s] to offsets[s + 1], by ascending cycles.
     cycles : float64 (foldings,)
-    best : int64 (prices, foldings)
-        Row of the cheapest folding up to this one, by price vector.
     cost : float64 (prices, foldings)
-        Its cost.
+        The least cost of a folding up to this one.
     prices : float64 (prices, 4)
+    targets : float64 (targets,)
+        Ascending.
+    have : float64 (4,)
+    """
+    stages = len(offsets) - 1
+    pointer = offsets[:stages].copy()
+    for k in range(len(targets)):
+        for s in range(stages):
+            while pointer[s] + 1 < offsets[s + 1] and cycles[pointer[s] + 1] <= targets[k]:
+                pointer[s] += 1
+        possible = True
+        for p in range(len(prices)):
+            total = 0.0
+            for s in range(stages):
+                total += cost[p, pointer[s]]
+            worth = 0.0
+            for r in range(4):
+                worth += prices[p, r] * have[r]
+            if total > worth * (1 + 1e-12):
+                possible = False
+                break
+        if possible:
+            return k
+    return -1
+
+
+@njit(cache=True)
+def search(offsets, cycles, columns, memories, targets, have, chosen, used):  # type: ignore[no-untyped-def]
+    """First target whose foldings fit: each stage takes its slowest that meets it.
+
+    Parameters
+    ----------
+    offsets : int64 (stages + 1,), cycles : float64 (foldings,)
+        As in `bound`.
     columns : float64 (4, foldings)
         lut, multiplier lut, dsp, multiplier dsp.
     memories : float64 (3, foldings, memories per stage)
         bram, uram, lutram.
     targets : float64 (targets,)
+        Ascending.
     have : float64 (4,)
     chosen : int64 (stages,), used : float64 (4,)
         Written.
 
     Returns
     -------
-    (int, int, int)
-        Index of the target, of the price vector, and of the first target that no price vector rules out (a lower bound); -1 where there is none.
+    int
+        Index of the target, or -1.
     """
     stages = len(offsets) - 1
-    kinds = len(prices)
     per_stage = memories.shape[2]
-    pointer = offsets[:stages].copy()
+    chosen[:] = offsets[:stages]
     lut, mult, dsp, mult_dsp = np.empty(stages), np.empty(stages), np.empty(stages), np.empty(stages)
-    bram, uram, lutram = (
-        np.empty(stages * per_stage),
-        np.empty(stages * per_stage),
-        np.empty(stages * per_stage),
-    )
-    bound = -1
+    bram = np.empty(stages * per_stage)
+    uram, lutram = np.empty(stages * per_stage), np.empty(stages * per_stage)
     for k in range(len(targets)):
+        least_lut = 0.0
         for s in range(stages):
-            while pointer[s] + 1 < offsets[s + 1] and cycles[pointer[s] + 1] <= targets[k]:
-                pointer[s] += 1
-        possible = True
-        for p in range(kinds):
-            total = 0.0
-            for s in range(stages):
-                total += cost[p, pointer[s]]
-            worth = (
-                prices[p, 0] * have[0]
-                + prices[p, 1] * have[1]
-                + prices[p, 2] * have[2]
-                + prices[p, 3] * have[3]
-            )
-            if total > worth * (1 + 1e-12):
-                possible = False
-                break
-        if not possible:
+            while chosen[s] + 1 < offsets[s + 1] and cycles[chosen[s] + 1] <= targets[k]:
+                chosen[s] += 1
+            least_lut += columns[0, chosen[s]]
+        if least_lut > have[0]:
             continue
-        if bound < 0:
-            bound = k
-        for p in range(kinds):
-            for s in range(stages):
-                row = best[p, pointer[s]]
-                chosen[s] = row
-                lut[s], mult[s], dsp[s], mult_dsp[s] = (
-                    columns[0, row],
-                    columns[1, row],
-                    columns[2, row],
-                    columns[3, row],
-                )
-                for m in range(per_stage):
-                    bram[s * per_stage + m] = memories[0, row, m]
-                    uram[s * per_stage + m] = memories[1, row, m]
-                    lutram[s * per_stage + m] = memories[2, row, m]
-            if pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used):
-                return k, p, bound
-    return -1, -1, bound
+        for s in range(stages):
+            row = chosen[s]
+            lut[s], mult[s] = columns[0, row], columns[1, row]
+            dsp[s], mult_dsp[s] = columns[2, row], columns[3, row]
+            for m in range(per_stage):
+                bram[s * per_stage + m] = memories[0, row, m]
+                uram[s * per_stage + m] = memories[1, row, m]
+                lutram[s * per_stage + m] = memories[2, row, m]
+        if pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used):
+            return k
+    return -1

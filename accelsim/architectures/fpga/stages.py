@@ -1,8 +1,9 @@
 """Pixel-level simulation of one frame through a streaming pipeline (numba).
 
-Each stage turns input pixels into output pixels one by one. Pixel o of a stage starts when the stage is free and its input is there (the whole window,
-or the first word of a plain stream), takes `stream` cycles that overlap with the arrival of its input and `tail` cycles that do not, and
-leaves when the FIFO behind it has room. Times are cycles since the first input word.
+Each stage turns input pixels into output pixels one by one. Pixel o of a stage starts when the stage is free
+and its input is there (the whole window, or the first word of a plain stream), takes `stream` cycles that
+overlap with the arrival of its input and `tail` cycles that do not, and leaves when the FIFO behind it has
+room. Times are cycles since the first input word was asked for.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ STREAM, WINDOW, ALL = 0, 1, 2
 
 
 @njit(cache=True, inline="always")
-def _last(g, o):
+def _last(g, o):  # type: ignore[no-untyped-def]
     """Index of the last input pixel that output o needs."""
     if g[MODE] == ALL:
         return g[PIXELS] - 1
@@ -44,7 +45,7 @@ def _last(g, o):
 
 
 @njit(cache=True, inline="always")
-def _oldest(g, o):
+def _oldest(g, o):  # type: ignore[no-untyped-def]
     """Index of the oldest input pixel that output o or a later one needs; past the end there is none."""
     if o >= g[OUTPUTS]:
         return g[PIXELS]
@@ -62,7 +63,7 @@ def _oldest(g, o):
 
 
 @njit(cache=True)
-def simulate(
+def simulate(  # type: ignore[no-untyped-def]
     outputs,
     stream,
     tail,
@@ -73,9 +74,10 @@ def simulate(
     edges,
     reader_offsets,
     readers,
-    reader_stage,
+    reader_stages,
     start,
     finish,
+    fill,
 ):
     """Run one frame.
 
@@ -91,10 +93,12 @@ def simulate(
         Cycles in which a window's buffer takes in one pixel.
     edge_offsets : int64 (stages + 1,), edges : int64 (edges, 14)
         Inputs of each stage.
-    reader_offsets : int64 (stages + 1,), readers : int64 (edges,), reader_stage : int64 (edges,)
+    reader_offsets : int64 (stages + 1,), readers, reader_stages : int64 (edges,)
         Edges that read each stage, and whose they are.
     start, finish : float64 (stages,)
         Written.
+    fill : int64 (edges,)
+        Written: the most pixels that an edge held.
 
     Returns
     -------
@@ -147,8 +151,8 @@ def simulate(
                     slot = o - g[CAPACITY]
                     if slot < 0:
                         continue
-                    t = reader_stage[i]
-                    while released[e] < outputs[t] and _oldest(g, released[e] + 1) <= slot:
+                    t = reader_stages[i]
+                    while released[e] + 1 < outputs[t] and _oldest(g, released[e] + 1) <= slot:
                         released[e] += 1
                     if released[e] >= done[t]:
                         blocked = True
@@ -174,4 +178,15 @@ def simulate(
             for s in range(n):
                 if done[s] < outputs[s]:
                     return s
+    for t in range(n):
+        for e in range(edge_offsets[t], edge_offsets[t + 1]):
+            g = edges[e]
+            source = base[g[SOURCE]]
+            passed = 0
+            most = 0
+            for i in range(g[PIXELS]):
+                while passed < outputs[t] and taken[base[t] + passed] <= last[source + i]:
+                    passed += 1
+                most = max(most, i + 1 - _oldest(g, passed))
+            fill[e] = most
     return -1

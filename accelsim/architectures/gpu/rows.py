@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-(KIND, BATCH, M, N, K, BYTES_A, BYTES_B, BYTES_C, RATE, CLOCK, A_BYTES, B_BYTES, C_BYTES, EXTRA_BYTES, A_DISTANCE, B_DISTANCE,
- C_DISTANCE, EXTRA_DISTANCE, VECTOR_OPS, VECTOR_RATE, TABLE, SHARE) = range(22)  # fmt: skip
+# Input. KIND is STREAM or MATRIX. Sizes of the product in elements, operand widths in bytes per element; RATE and
+# VECTOR_RATE in FLOP (operations) per SM and clock, CLOCK in Hz.
+KIND, BATCH, M, N, K, BYTES_A, BYTES_B, BYTES_C, RATE, CLOCK = range(10)
+# Compulsory external traffic of the left operand, the right operand, the result and the rest [B].
+A_BYTES, B_BYTES, C_BYTES, EXTRA_BYTES = range(10, 14)
+# Bytes that pass between two uses of the same data; infinite when cold.
+A_DISTANCE, B_DISTANCE, C_DISTANCE, EXTRA_DISTANCE = range(14, 18)
+# Elementwise operations, index of the tile table, part of the product that runs.
+VECTOR_OPS, VECTOR_RATE, TABLE, SHARE = range(18, 22)
 WIDTH = 22
-"""Input columns. Sizes of the product in elements and operand bytes per element; RATE, VECTOR_RATE: FLOP (operations) per SM and clock;
-CLOCK in Hz; ``*_BYTES``: compulsory external traffic of left operand, right operand, result and the rest; ``*_DISTANCE``: bytes that
-pass between two uses of the same data (infinite when cold); TABLE: index of the tile table; SHARE: part of the product that runs."""
 
 STREAM, MATRIX = 0.0, 1.0
 """KIND: a kernel bound by memory or vector arithmetic, or a tiled product."""
 
-(OUT_BODY, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES, OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_SCALE, OUT_BOUND) = range(11)
+# Output that adds up over rows: overlapped compute and DRAM time, what does not overlap, compute (or on-chip)
+# time, DRAM time [s]; traffic [B].
+OUT_BODY, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = range(6)
+OUT_SUMS = 6
+# Index of the tile (-1 for streams), split of the reduction, waves, clock over nominal clock, index in BOUNDS.
+OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_SCALE, OUT_BOUND = range(6, 11)
 OUT_WIDTH = 11
-"""Output columns: overlapped compute and DRAM time, what does not overlap, compute (or on-chip) time, DRAM time [s]; traffic [B]; tile index,
-split, waves; clock over nominal clock; bound (`BOUNDS`)."""
 
 BOUNDS = ("compute", "memory", "l2", "latency")

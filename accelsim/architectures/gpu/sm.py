@@ -1,6 +1,7 @@
 """Cost of many kernels at once on the streaming multiprocessors: tiles, waves, split-K, L2 and DRAM (numba).
 
-One row is one kernel (columns `R_*`). Every formula is in docs/models.md, "GPU"; the tests hold a slow twin against this file.
+One row is one kernel; `rows.py` names the columns. The formulas are those of docs/models.md, section GPU, and
+the tests hold a slow twin against this file.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ import math
 import numpy as np
 from numba import njit
 
-from accelsim.architectures.gpu.rows import (
-    A_BYTES, A_DISTANCE, B_BYTES, B_DISTANCE, BATCH, BYTES_A, BYTES_B, BYTES_C, C_BYTES, C_DISTANCE, CLOCK, EXTRA_BYTES,
-    EXTRA_DISTANCE, K, KIND, M, N, OUT_BODY, OUT_BOUND, OUT_COMPUTE, OUT_DRAM_BYTES, OUT_DRAM_S, OUT_FIXED, OUT_L2_BYTES, OUT_SCALE,
-    OUT_SPLIT, OUT_TILE, OUT_WAVES, RATE, SHARE, STREAM, TABLE, VECTOR_OPS, VECTOR_RATE,
-)  # fmt: skip
+from accelsim.architectures.gpu import rows as R
 
-_COMPUTE, _MEMORY, _L2, _LATENCY = 0.0, 1.0, 2.0, 3.0
+_COMPUTE, _MEMORY, _L2, _LATENCY = 0.0, 1.0, 2.0, 3.0  # indices in rows.BOUNDS
+
+# Columns of the device array.
+_SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY, _HEADROOM, _DRAM_SHARE, _HALF = range(9)
+
+# Columns of the constants array, in the order of `GpuConstants`.
+_TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
+_STEP_LATENCIES, _STEP_CYCLES, _SPLIT_S, _SPLIT_SHARE, _OVERLAP, _FLOP_J, _BYTE_J, _CACHE = range(9, 17)
 
 
 @njit(cache=True)
 def resident(capacity: float, distance: float) -> float:
-    """Share of a tensor still in the L2 after `distance` other bytes: one up to 0.8 of the capacity, none from 1.2 on."""
+    """Share of a tensor still in the L2 after `distance` bytes: all to 0.8 of the capacity, none from 1.2."""
     if distance <= 0.0:
         return 1.0
     return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))
@@ -38,9 +42,9 @@ def joined(a: float, b: float, p: float) -> float:
 
 @njit(cache=True)
 def clock_scale(power: float) -> float:
-    """Clock over nominal clock when the dynamic power at nominal clock is `power` times what the cap leaves.
+    """Clock over nominal when the dynamic power at nominal clock is `power` times what the cap leaves.
 
-    Power goes with f V^2, and V with f, down to the voltage floor at 3/4 of the clock; below it power goes with f.
+    Power goes with f V^2, and V with f, down to the voltage floor at 3/4 of the clock; below it with f alone.
     """
     if power <= 1.0:
         return 1.0
@@ -51,120 +55,166 @@ def clock_scale(power: float) -> float:
 
 
 @njit(cache=True)
-def cost_rows(rows, tables, splits, device, c, governor, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (columns `OUT_*`) for every row; see `rows.py` for the layouts of `rows`, `device` and `out`."""
-    sms, bandwidth, dram_latency, l2_capacity, l2_bandwidth, l2_latency, headroom_w = (
-        device[0], device[1], device[2], device[3], device[4], device[5], device[6],
-    )  # fmt: skip
-    dram_rate = bandwidth * min(device[7], c[2])
-    capacity = l2_capacity * c[16]
+def _stream(r, d, c, misses, out):  # type: ignore[no-untyped-def]
+    """A kernel that moves data: DRAM, L2 or the vector lanes, whichever is slowest, after one latency."""
+    miss_a, miss_b, miss_c, miss_x = misses
+    touched = r[R.A_BYTES] + r[R.B_BYTES] + r[R.C_BYTES] + r[R.EXTRA_BYTES]
+    first = r[R.A_BYTES] * miss_a + r[R.B_BYTES] * miss_b + r[R.C_BYTES] * miss_c + r[R.EXTRA_BYTES] * miss_x
+    vector_s = r[R.VECTOR_OPS] / (r[R.VECTOR_RATE] * c[_VECTOR] * d[_SMS] * r[R.CLOCK])
+    l2_s = touched / (d[_L2_RATE] * min(1.0, c[_FABRIC]))
+    dram_s = first / (d[_DRAM_RATE] * min(d[_DRAM_SHARE], c[_DRAM]))
+    compute_s = max(l2_s, vector_s)
+    latency = d[_L2_LATENCY] + (d[_DRAM_LATENCY] - d[_L2_LATENCY]) * max(miss_a, miss_b)
+    out[R.OUT_BODY] = joined(compute_s, dram_s, c[_OVERLAP])
+    out[R.OUT_FIXED] = latency * (1.0 + c[_PROLOGUE])
+    out[R.OUT_COMPUTE] = compute_s
+    out[R.OUT_DRAM_S] = dram_s
+    out[R.OUT_DRAM_BYTES] = first
+    out[R.OUT_L2_BYTES] = touched
+    out[R.OUT_TILE] = -1.0
+    out[R.OUT_SPLIT] = 1.0
+    out[R.OUT_WAVES] = 0.0
+    out[R.OUT_SCALE] = 1.0
+    if dram_s >= compute_s:
+        out[R.OUT_BOUND] = _MEMORY
+    else:
+        out[R.OUT_BOUND] = _COMPUTE if vector_s >= l2_s else _L2
+
+
+@njit(cache=True)
+def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-def]
+    """A tiled product: the best tile and split of the reduction."""
+    miss_a, miss_b, miss_c, miss_x = misses
+    sms, clock = d[_SMS], r[R.CLOCK]
+    batch, m, n, k = r[R.BATCH], r[R.M], r[R.N], r[R.K]
+    width_a, width_b, share = r[R.BYTES_A], r[R.BYTES_B], r[R.SHARE]
+    a_bytes, b_bytes = r[R.A_BYTES], r[R.B_BYTES]
+    capacity = d[_L2_CAPACITY] * c[_CACHE]
+    dram_rate = d[_DRAM_RATE] * min(d[_DRAM_SHARE], c[_DRAM])
+    first = a_bytes * miss_a + b_bytes * miss_b + r[R.C_BYTES] * miss_c + r[R.EXTRA_BYTES] * miss_x
+    vector_s = r[R.VECTOR_OPS] / (r[R.VECTOR_RATE] * c[_VECTOR] * sms * clock)
+    latency = d[_L2_LATENCY] + (d[_DRAM_LATENCY] - d[_L2_LATENCY]) * max(miss_a, miss_b)
+    latency_cycles = latency * clock
+    # A convolution's left operand is smaller than its unrolled matrix: what it re-reads shrinks alike.
+    reuse_a = min(1.0, a_bytes / (batch * m * k * width_a))
+    reuse_b = min(1.0, b_bytes / (batch * n * k * width_b))
+    best = np.inf
+    for t in range(table.shape[0]):
+        tile_m, tile_n, step_k, stages, fit = table[t]
+        if stages < 1.0 or tile_m >= 4.0 * max(m, 16.0) or tile_n >= 4.0 * max(n, 16.0):
+            continue
+        # One step of one block: tensor issue, operands from shared memory, tiles from the L2.
+        step_bytes = (tile_m * width_a + tile_n * width_b) * step_k
+        issue = 2.0 * tile_m * tile_n * step_k / (r[R.RATE] * c[_TENSOR])
+        operands = width_a / min(tile_n, 128.0) + width_b / min(tile_m, 64.0)
+        supply = step_k * tile_m * tile_n * operands / c[_SHARED]
+        step = max(issue, supply, step_bytes / c[_PORT])
+        step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages)
+        epilogue = tile_m * tile_n * (c[_EPILOGUE] / 16384.0 + r[R.BYTES_C] / c[_PORT])
+        grid_m, grid_n = math.ceil(m / tile_m), math.ceil(n / tile_n)
+        tiles = batch * grid_m * grid_n
+        steps = math.ceil(k / step_k)
+        for split in splits:
+            if split > 1.0 and (steps < 4.0 * split or tiles > 2.0 * sms):
+                break
+            blocks = tiles * split
+            queue = math.ceil(blocks / sms)
+            together = min(fit, queue)
+            rounds = math.ceil(queue / together)
+            own = math.ceil(steps / split)
+            l2_bytes = blocks * own * step_bytes * share
+            l2_s = l2_bytes / (d[_L2_RATE] * c[_FABRIC])
+            issue_s = queue * own * step * share / clock
+            wait_s = rounds * own * step_latency * share / clock
+            main = max(issue_s, l2_s, wait_s) + (rounds - 1.0) * epilogue / clock
+            # A wave covers a patch of tiles as square as the grid allows; blocks of a patch share loads.
+            patch = max(1.0, min(tiles, sms * together / split))
+            wide_m = min(grid_m, max(1.0, math.sqrt(patch * tile_n / tile_m)))
+            wide_n = min(grid_n, max(1.0, patch / wide_m))
+            wide_m = min(grid_m, max(1.0, patch / wide_n))
+            side_m = wide_m * tile_m * k * width_a * reuse_a
+            side_n = wide_n * tile_n * k * width_b * reuse_b
+            # Patches sweep along one side of the grid. The operand of that side stays if a patch fits the L2;
+            # the other one returns once per sweep unless all of it fits beside the patch.
+            near = 1.0 - resident(capacity, side_m + side_n)
+            again_a = a_bytes * (grid_n / wide_n - 1.0)
+            again_b = b_bytes * (grid_m / wide_m - 1.0)
+            along_n = again_a * near + again_b * (1.0 - resident(capacity, b_bytes + side_m))
+            along_m = again_b * near + again_a * (1.0 - resident(capacity, a_bytes + side_n))
+            dram_bytes = first + min(along_n, along_m)
+            dram_s = dram_bytes / dram_rate
+            body = joined(main, dram_s, c[_OVERLAP])
+            merge_s = 0.0
+            if split > 1.0:
+                partial = split * batch * m * n * 8.0  # 32-bit sums, written and read
+                l2_bytes += partial
+                merge_s = c[_SPLIT_S] + partial / (d[_L2_RATE] * c[_SPLIT_SHARE])
+            fixed = merge_s + (c[_PROLOGUE] * latency_cycles + epilogue) / clock + vector_s
+            if body + fixed < best:
+                best = body + fixed
+                out[R.OUT_BODY] = body
+                out[R.OUT_FIXED] = fixed
+                out[R.OUT_COMPUTE] = main
+                out[R.OUT_DRAM_S] = dram_s
+                out[R.OUT_DRAM_BYTES] = dram_bytes
+                out[R.OUT_L2_BYTES] = l2_bytes + r[R.C_BYTES]
+                out[R.OUT_TILE] = t
+                out[R.OUT_SPLIT] = split
+                out[R.OUT_WAVES] = blocks / (sms * together)
+                if dram_s >= main:
+                    out[R.OUT_BOUND] = _MEMORY
+                elif l2_s >= issue_s and l2_s >= wait_s:
+                    out[R.OUT_BOUND] = _L2
+                else:
+                    out[R.OUT_BOUND] = _LATENCY if wait_s > issue_s else _COMPUTE
+    out[R.OUT_SCALE] = 1.0
+
+
+@njit(cache=True)
+def _govern(r, d, c, out):  # type: ignore[no-untyped-def]
+    """Lower the clock until the power fits the cap; DRAM keeps its speed."""
+    total = out[R.OUT_BODY] + out[R.OUT_FIXED]
+    flops = 2.0 * r[R.BATCH] * r[R.M] * r[R.N] * r[R.K] * r[R.SHARE]
+    busy = flops / total / (r[R.RATE] * d[_SMS] * r[R.CLOCK])
+    power_w = busy * d[_HALF] * d[_SMS] * r[R.CLOCK] * c[_FLOP_J] + out[R.OUT_DRAM_BYTES] / total * c[_BYTE_J]
+    scale = clock_scale(power_w / d[_HEADROOM])
+    out[R.OUT_SCALE] = scale
+    if scale < 1.0:
+        out[R.OUT_COMPUTE] /= scale
+        out[R.OUT_BODY] = joined(out[R.OUT_COMPUTE], out[R.OUT_DRAM_S], c[_OVERLAP])
+
+
+@njit(cache=True)
+def cost_rows(rows, tables, splits, d, c, governor, out):  # type: ignore[no-untyped-def]
+    """Fill `out` for every row.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (kernels, WIDTH)
+    tables : ndarray, shape (operand widths, tiles, 5)
+        See `tiles.tile_table`; the row's TABLE column picks one.
+    splits : ndarray
+        Parts that a reduction may be split into, ascending.
+    d : ndarray
+        Device, see `cost.device_array`.
+    c : ndarray
+        Constants, see `GpuConstants.array`.
+    governor : bool
+        Model the power cap.
+    out : ndarray, shape (kernels, OUT_WIDTH)
+    """
+    capacity = d[_L2_CAPACITY] * c[_CACHE]
     for i in range(rows.shape[0]):
         r = rows[i]
-        clock = r[CLOCK]
-        miss_a = 1.0 - resident(capacity, r[A_DISTANCE])
-        miss_b = 1.0 - resident(capacity, r[B_DISTANCE])
-        miss_c = 1.0 - resident(capacity, r[C_DISTANCE])
-        miss_x = 1.0 - resident(capacity, r[EXTRA_DISTANCE])
-        touched = r[A_BYTES] + r[B_BYTES] + r[C_BYTES] + r[EXTRA_BYTES]
-        first = r[A_BYTES] * miss_a + r[B_BYTES] * miss_b + r[C_BYTES] * miss_c + r[EXTRA_BYTES] * miss_x
-        vector_s = r[VECTOR_OPS] / (r[VECTOR_RATE] * c[3] * sms * clock)
-        if r[KIND] == STREAM:
-            latency = dram_latency * min(1.0, miss_a + miss_b) + l2_latency * max(0.0, 1.0 - miss_a - miss_b)
-            dram_s = first / dram_rate
-            l2_s = touched / (l2_bandwidth * min(1.0, c[6]))
-            compute_s = max(l2_s, vector_s)
-            out[i, OUT_BODY] = joined(compute_s, dram_s, c[13])
-            out[i, OUT_COMPUTE] = compute_s
-            out[i, OUT_DRAM_S] = dram_s
-            out[i, OUT_DRAM_BYTES] = first
-            out[i, OUT_L2_BYTES] = touched
-            out[i, OUT_FIXED] = latency * (1.0 + c[4])
-            out[i, OUT_SCALE] = 1.0
-            out[i, OUT_TILE] = -1.0
-            out[i, OUT_SPLIT] = 1.0
-            out[i, OUT_WAVES] = 0.0
-            out[i, OUT_BOUND] = _MEMORY if dram_s >= compute_s else (_COMPUTE if vector_s >= l2_s else _L2)
-            continue
-        batch, m, n, k = r[BATCH], r[M], r[N], r[K]
-        dense_a, dense_b = batch * m * k * r[BYTES_A], batch * n * k * r[BYTES_B]
-        reuse_a = min(1.0, r[A_BYTES] / dense_a) if dense_a > 0.0 else 1.0
-        reuse_b = min(1.0, r[B_BYTES] / dense_b) if dense_b > 0.0 else 1.0
-        latency = l2_latency + (dram_latency - l2_latency) * max(miss_a, miss_b)
-        latency_cycles = latency * clock
-        spill = 1.0 - resident(capacity, r[A_BYTES] + r[B_BYTES])
-        best = np.inf
-        for t in range(tables.shape[1]):
-            tile_m, tile_n, step_k, stages, fit = (
-                tables[int(r[TABLE]), t, 0], tables[int(r[TABLE]), t, 1], tables[int(r[TABLE]), t, 2], tables[int(r[TABLE]), t, 3],
-                tables[int(r[TABLE]), t, 4],
-            )  # fmt: skip
-            if stages < 1.0 or tile_m >= 4.0 * max(m, 16.0) or tile_n >= 4.0 * max(n, 16.0):
-                continue
-            step_bytes = (tile_m * r[BYTES_A] + tile_n * r[BYTES_B]) * step_k
-            issue = 2.0 * tile_m * tile_n * step_k / (r[RATE] * c[1])
-            supply = step_k * tile_m * tile_n * (r[BYTES_A] / min(tile_n, 128.0) + r[BYTES_B] / min(tile_m, 64.0)) / c[8]
-            step = max(issue, supply, step_bytes / c[5])
-            step_latency = max(c[10], c[9] * latency_cycles / stages)
-            epilogue = c[7] + tile_m * tile_n * r[BYTES_C] / c[5]
-            grid_m, grid_n = math.ceil(m / tile_m), math.ceil(n / tile_n)
-            tiles = batch * grid_m * grid_n
-            steps = math.ceil(k / step_k)
-            for s in range(splits.shape[0]):
-                split = splits[s]
-                if split > 1.0 and (steps < 4.0 * split or tiles > 2.0 * sms):
-                    break
-                blocks = tiles * split
-                queue = math.ceil(blocks / sms)
-                together = min(fit, queue)
-                rounds = math.ceil(queue / together)
-                own = math.ceil(steps / split)
-                l2_bytes = blocks * own * step_bytes * r[SHARE]
-                l2_s = l2_bytes / (l2_bandwidth * c[6])
-                issue_s = queue * own * step / clock
-                wait_s = rounds * own * step_latency / clock
-                main = max(issue_s * r[SHARE], l2_s, wait_s * r[SHARE]) + (rounds - 1.0) * epilogue / clock
-                # A wave covers a patch of tiles as square as the grid allows; each patch reads its rows of A and columns of B once.
-                patch = min(tiles, sms * together / split) if split > 1.0 else min(tiles, sms * together)
-                patch = max(1.0, patch)
-                wide_m = min(grid_m, max(1.0, math.sqrt(patch * tile_n / tile_m)))
-                wide_n = min(grid_n, max(1.0, patch / wide_m))
-                wide_m = min(grid_m, max(1.0, patch / wide_n))
-                reread = tiles / (wide_m * wide_n) * (wide_m * tile_m * r[BYTES_A] * reuse_a + wide_n * tile_n * r[BYTES_B] * reuse_b) * k
-                dram_bytes = first + spill * max(0.0, reread - r[A_BYTES] - r[B_BYTES])
-                dram_s = dram_bytes / dram_rate
-                body = joined(main, dram_s, c[13])
-                reduction_s = 0.0
-                if split > 1.0:
-                    partial = split * batch * m * n * 8.0
-                    l2_bytes += partial
-                    reduction_s = c[11] + partial / (l2_bandwidth * c[12])
-                fixed = reduction_s + (c[4] * latency_cycles + epilogue) / clock + vector_s
-                if body + fixed < best:
-                    best = body + fixed
-                    out[i, OUT_BODY] = body
-                    out[i, OUT_COMPUTE] = main
-                    out[i, OUT_DRAM_S] = dram_s
-                    out[i, OUT_DRAM_BYTES] = dram_bytes
-                    out[i, OUT_L2_BYTES] = l2_bytes + r[C_BYTES]
-                    out[i, OUT_FIXED] = fixed
-                    out[i, OUT_TILE] = t
-                    out[i, OUT_SPLIT] = split
-                    out[i, OUT_WAVES] = blocks / (sms * together)
-                    if dram_s >= main:
-                        out[i, OUT_BOUND] = _MEMORY
-                    elif l2_s >= issue_s and l2_s >= wait_s:
-                        out[i, OUT_BOUND] = _L2
-                    elif wait_s > issue_s:
-                        out[i, OUT_BOUND] = _LATENCY
-                    else:
-                        out[i, OUT_BOUND] = _COMPUTE
-        out[i, OUT_SCALE] = 1.0
-        if governor and headroom_w > 0.0:
-            flops = 2.0 * batch * m * n * k * r[SHARE]
-            full_rate = r[RATE] * sms * clock
-            used_w = (flops / best / full_rate * device[8] * clock * sms * c[14]) + out[i, OUT_DRAM_BYTES] / best * c[15]
-            scale = clock_scale(used_w / headroom_w)
-            out[i, OUT_SCALE] = scale
-            if scale < 1.0:
-                out[i, OUT_COMPUTE] /= scale
-                out[i, OUT_BODY] = joined(out[i, OUT_COMPUTE], out[i, OUT_DRAM_S], c[13])
+        misses = (
+            1.0 - resident(capacity, r[R.A_DISTANCE]),
+            1.0 - resident(capacity, r[R.B_DISTANCE]),
+            1.0 - resident(capacity, r[R.C_DISTANCE]),
+            1.0 - resident(capacity, r[R.EXTRA_DISTANCE]),
+        )
+        if r[R.KIND] == R.STREAM:
+            _stream(r, d, c, misses, out[i])
+        else:
+            _product(r, tables[int(r[R.TABLE])], splits, d, c, misses, out[i])
+            if governor and d[_HEADROOM] > 0.0:
+                _govern(r, d, c, out[i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -78,20 +79,50 @@ def _analytic(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost,
     bounds = _bounds({"compute": array, "memory": dram})
     costs = []
     for energy, bound, a, d, size in zip(energies, bounds, array.tolist(), dram.tolist(), moved.tolist()):
-        formula = (
-            f"max(MACs at peak {a:.4g}, {si(size, 'B')} at {si(bandwidth, 'B/s')} = {d:.4g}) "
-            f"cycles at {si(clock, 'Hz')}"
-        )
-        levels = {"dram": size, "sram": size}
-        costs.append(KernelCost(clock, a, d, 0.0, levels, bound, "peak", energy, formula))
+        costs.append(KernelCost(clock, a, d, 0.0, {"dram": size, "sram": size}, bound, "peak", energy))
     return tuple(costs)
 
 
-def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ...]:
+@dataclass(frozen=True)
+class Parts:
+    """What a kernel's time is made of: one entry per kernel, one execution.
+
+    Attributes
+    ----------
+    array, vector, dram, sram, link, overhead : array of float
+        Cycles of each resource.
+    serial : array of bool
+        Array and vector unit take turns (a recurrent step needs the gates of the one before).
+    dram_bytes, sram_bytes : array of float
+    """
+
+    array: Any
+    vector: Any
+    dram: Any
+    sram: Any
+    link: Any
+    overhead: Any
+    serial: Any
+    dram_bytes: Any
+    sram_bytes: Any
+
+    @property
+    def compute(self) -> Any:
+        return np.where(self.serial, self.array + self.vector, np.maximum(self.array, self.vector))
+
+    @property
+    def traffic(self) -> Any:
+        return np.maximum(np.maximum(self.dram, self.sram), self.link)
+
+
+def _parts(program: Program) -> tuple[Parts, Any, Any]:
+    """The parts of all kernels, with the fold and the tile tables behind them."""
     # numba is imported by the kernels: only runs that need them pay for it.
     from accelsim.architectures.systolic import folds, memory
 
-    device = cast(SystolicDevice, program.device)
+    nests: Nests = program.parameters["nests"]
+    work: Totals = program.parameters["totals"]
+    device: SystolicDevice = program.device
     unit, clock, count = device.array, device.array.clock_hz, len(program.kernels)
     fold = folds.fold_table(
         nests.batch, nests.m, nests.n, nests.k, nests.share, _rates(nests, device), nests.sets,
@@ -103,46 +134,78 @@ def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ..
     )  # fmt: skip
 
     array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * nests.steps, count)
-    vector = work.vector_ops / device.vector.ops_per_clock
-    # A recurrent step needs the gates of the one before: array and vector unit take turns.
-    serial = np.bincount(nests.kernel, nests.steps > 1, count) > 0
-    compute = np.where(serial, array + vector, np.maximum(array, vector))
-
     dram_bytes = work.bytes_compulsory + np.bincount(nests.kernel, tile[:, memory.EXTRA_BYTES], count)
-    sustained = device.memory.bandwidth_bytes_per_s * device.memory.efficiency
-    dram = dram_bytes / sustained * clock
     ports, sums = _sram_bytes(nests, fold, folds)
     ports = np.bincount(nests.kernel, ports, count)
-    sram_bytes = dram_bytes + np.where(
-        array > 0, ports + np.bincount(nests.kernel, sums, count), work.bytes_compulsory
-    )
+    operands = ports + np.bincount(nests.kernel, sums, count)
     speed = device.sram.bandwidth_bytes_per_s
-    sram = ports / speed * clock if speed else np.zeros(count)
     link, hops = _link_seconds(device, work)
-    link = link * clock
-    traffic = np.maximum(np.maximum(dram, sram), link)
-    overhead = (device.dispatch_s + device.memory.latency_s + hops) * clock
-
-    bounds = _bounds(
-        {"compute": array, "vector": vector, "memory": dram, "sram": sram, "link": link, "launch": overhead}
+    parts = Parts(
+        array=array,
+        vector=work.vector_ops / device.vector.ops_per_clock,
+        dram=dram_bytes / _sustained(device) * clock,
+        sram=ports / speed * clock if speed else np.zeros(count),
+        link=link * clock,
+        overhead=(device.dispatch_s + device.memory.latency_s + hops) * clock,
+        serial=np.bincount(nests.kernel, nests.steps > 1, count) > 0,
+        dram_bytes=dram_bytes,
+        sram_bytes=dram_bytes + np.where(array > 0, operands, work.bytes_compulsory),
     )
-    energies = _energies(device, nests, work, sram_bytes, dram_bytes)
-    mappings = _mappings(nests, fold, tile, count, unit.dataflow)
-    columns = (compute, traffic, overhead, array, vector, dram, sram, link, dram_bytes, sram_bytes)
-    costs = []
-    for energy, bound, mapping, together, row in zip(
-        energies, bounds, mappings, (~serial).tolist(), zip(*(c.tolist() for c in columns))
-    ):
-        busy, moved, fixed, a, v, d, s, x, dram_size, sram_size = row
-        join = ", vector" if together else " + vector"
-        formula = (
-            f"max(array {a:.4g}{join} {v:.4g}, DRAM {si(dram_size, 'B')} at {si(sustained, 'B/s')} = "
-            f"{d:.4g}{f', SRAM {s:.4g}' if s else ''}{f', link {x:.4g}' if x else ''}) "
-            f"+ {fixed:.4g} cycles at {si(clock, 'Hz')}"
+    return parts, fold, tile
+
+
+def _sustained(device: SystolicDevice) -> float:
+    """External bandwidth that long transfers reach [B/s]."""
+    return device.memory.bandwidth_bytes_per_s * device.memory.efficiency
+
+
+def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ...]:
+    device: SystolicDevice = program.device
+    parts, fold, tile = _parts(program)
+    bounds = _bounds(
+        {
+            "compute": parts.array,
+            "vector": parts.vector,
+            "memory": parts.dram,
+            "sram": parts.sram,
+            "link": parts.link,
+            "launch": parts.overhead,
+        }
+    )
+    energies = _energies(device, nests, work, parts.sram_bytes, parts.dram_bytes)
+    mappings = _mappings(nests, fold, tile, len(program.kernels), device.array.dataflow)
+    columns = (parts.compute, parts.traffic, parts.overhead, parts.dram_bytes, parts.sram_bytes)
+    clock = device.array.clock_hz
+    return tuple(
+        KernelCost(clock, busy, moved, fixed, {"dram": dram, "sram": sram}, bound, mapping, energy)
+        for energy, bound, mapping, (busy, moved, fixed, dram, sram) in zip(
+            energies, bounds, mappings, zip(*(c.tolist() for c in columns))
         )
-        levels = {"dram": dram_size, "sram": sram_size}
-        costs.append(KernelCost(clock, busy, moved, fixed, levels, bound, mapping, energy, formula))
-    return tuple(costs)
+    )
+
+
+def explain(program: Program, index: int, cost: KernelCost) -> str:
+    """The formula behind a kernel's cost, with its numbers in."""
+    device: SystolicDevice = program.device
+    clock, size = si(cost.clock_hz, "Hz"), si(cost.bytes_by_level["dram"], "B")
+    if program.options.fidelity == "analytic":
+        peak = si(device.memory.bandwidth_bytes_per_s, "B/s")
+        return (
+            f"max(MACs at peak {cost.cycles_compute:.4g}, {size} at {peak} = {cost.cycles_memory:.4g}) "
+            f"cycles at {clock}"
+        )
+    parts, _, _ = _parts(program)
+    join = " + vector" if parts.serial[index] else ", vector"
+    others = "".join(
+        f", {name} {cycles[index]:.4g}"
+        for name, cycles in (("SRAM", parts.sram), ("link", parts.link))
+        if cycles[index] > 0
+    )
+    return (
+        f"max(array {parts.array[index]:.4g}{join} {parts.vector[index]:.4g}, DRAM {size} at "
+        f"{si(_sustained(device), 'B/s')} = {parts.dram[index]:.4g}{others}) + {cost.cycles_overhead:.4g} "
+        f"cycles at {clock}"
+    )
 
 
 def _room(device: SystolicDevice) -> Any:

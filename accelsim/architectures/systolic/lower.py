@@ -9,7 +9,6 @@ from accelsim.architectures.fusion import Group, epilogue, fuse
 from accelsim.architectures.systolic.nests import collect, operands, totals
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PRECISIONS, Precision
-from accelsim.core.units import si
 from accelsim.hardware.schema import SystolicDevice
 from accelsim.workload.graph import Graph
 
@@ -26,13 +25,11 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
     Raises
     ------
     InfeasibleError
-        ``precision``: a product in a format that the arrays lack. ``memory``: weights, cache and activations
-        exceed the external memory. ``link``: a collective on a device without a link.
+        ``precision``: a product in a format that the arrays lack. ``link``: a collective on a device without a link.
     """
     groups = fuse(graph, epilogue)
     _check_precisions(groups, device)
     memory_bytes = graph.weight_bytes + graph.kv_bytes + graph.peak_activation_bytes
-    _check_memory(graph, device, memory_bytes)
     kernels = tuple(_kernel(group) for group in groups)
     if device.link is None and any(kernel.lane == "link" for kernel in kernels):
         raise InfeasibleError(
@@ -71,25 +68,6 @@ def nearest(wanted: Precision, have: Iterable[str]) -> str:
         return p.is_integer != wanted.is_integer, abs(p.bits - wanted.bits), -p.bits
 
     return min(have, key=distance)
-
-
-def _check_memory(graph: Graph, device: SystolicDevice, need: float) -> None:
-    capacity = device.memory.capacity_bytes
-    if need <= capacity:
-        return
-    parts = {
-        "weights": graph.weight_bytes,
-        "cache": graph.kv_bytes,
-        "activations": graph.peak_activation_bytes,
-    }
-    largest = max(parts, key=lambda name: parts[name])
-    hint = {
-        "weights": "use a narrower format or more devices",
-        "cache": "use a smaller batch, a shorter context or more devices",
-        "activations": "use a smaller batch",
-    }[largest]
-    detail = ", ".join(f"{name} {si(size, 'B')}" for name, size in parts.items() if size)
-    raise InfeasibleError("memory", f"{si(need, 'B')} ({detail})", si(capacity, "B"), hint)
 
 
 def _notes(kernels: tuple[Kernel, ...], device: SystolicDevice) -> tuple[str, ...]:

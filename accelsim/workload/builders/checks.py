@@ -35,13 +35,15 @@ def choice(name: str, value: Any, known: Sequence[str]) -> str:
     return str(value)
 
 
-def forward_only(name: str, phase: str | None) -> None:
-    """Refuse the phases of autoregressive models.
+def forward_only(name: str, phase: str | None, context: int | None = None) -> None:
+    """Refuse what only sequence models have.
 
     Raises
     ------
     RequestError
-        The phase is prefill or decode.
+        The phase is prefill or decode, or there is a context length.
     """
     if phase not in (None, "forward"):
         raise RequestError(f"{name} has no {phase} phase", hint="leave the phase out")
+    if context is not None:
+        raise RequestError(f"{name} has no context length", hint="leave the context out")

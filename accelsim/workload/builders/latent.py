@@ -61,7 +61,7 @@ def latent_attention(b: TransformerBuilder, x: Tensor, spec: LatentAttention) ->
     """MLA on hidden states (1, t, hidden): expanded to heads in prefill, absorbed in decode.
 
     The absorbed form folds W_UK into the query and W_UV into the output (arXiv:2405.04434, section 2.1.2),
-    each a product batched over heads; the cache then holds kv_rank + rope_dim elements per token for all heads.
+    each a product batched over heads; the cache holds kv_rank + rope_dim elements per token for all heads.
     """
     _, t, width = x.shape
     h, nope, rot, value = spec.heads, spec.nope_dim, spec.rope_dim, spec.value_dim

@@ -16,8 +16,10 @@ from accelsim.workload.ops.conv import output_size
 class GraphBuilder:
     """Collects ops of one graph.
 
-    Every layer method takes its input tensors and returns its output tensor. Activations are batch-first: axis 0 is the batch
-    axis unless a method says otherwise. Ops built inside ``with builder.repeated(n):`` run `n` times (identical layers).
+    Every layer method takes its input tensors and returns its output tensor. Activations are batch-first:
+    axis 0 is the batch axis unless a method says otherwise. Ops built inside ``with builder.repeated(n):``
+    run `n` times
+    (identical layers).
 
     Parameters
     ----------
@@ -34,7 +36,8 @@ class GraphBuilder:
         self._scope: list[str] = []
         self._repeat = 1
 
-    # -- naming and structure --------------------------------------------------------------------------------------
+    # -- naming and structure
+    # --------------------------------------------------------------------------------------
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -61,7 +64,9 @@ class GraphBuilder:
         self._counts[full] = count + 1
         return full if count == 0 else f"{full}_{count}"
 
-    def input(self, name: str, *shape: int, role: Role = "activation", batch_axis: int | None = 0, dtype: str = "") -> Tensor:
+    def input(
+        self, name: str, *shape: int, role: Role = "activation", batch_axis: int | None = 0, dtype: str = ""
+    ) -> Tensor:
         fmt = precision(dtype, storage=True) if dtype else self.precision
         return Tensor(name, tuple(shape), fmt, role, batch_axis=batch_axis)
 
@@ -82,15 +87,19 @@ class GraphBuilder:
         name = self.unique(stem or kind)
         fmt = precision(dtype, storage=True) if dtype else self.precision
         outputs = tuple(
-            Tensor(name if i == 0 else f"{name}:{i}", tuple(shape), fmt, batch_axis=batch_axis) for i, shape in enumerate(shapes)
+            Tensor(name if i == 0 else f"{name}:{i}", tuple(shape), fmt, batch_axis=batch_axis)
+            for i, shape in enumerate(shapes)
         )
         self.ops.append(Op(name, kind, tuple(inputs), outputs, attributes, self._repeat, origin=kind))
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def build(self, *, phase: Phase = "forward", item: str = "item", batch: int = 1, **metadata: Any) -> Graph:
+    def build(
+        self, *, phase: Phase = "forward", item: str = "item", batch: int = 1, **metadata: Any
+    ) -> Graph:
         return Graph(self.name, self.ops, phase=phase, batch=batch, item=item, metadata=metadata)
 
-    # -- layers ----------------------------------------------------------------------------------------------------
+    # -- layers
+    # ----------------------------------------------------------------------------------------------------
 
     def conv(
         self,
@@ -105,7 +114,10 @@ class GraphBuilder:
         bias: bool = False,
         stem: str = "conv",
     ) -> Tensor:
-        """Convolution. ``padding="same"`` pads (kernel - 1) // 2 on each side, as the PyTorch model zoos do."""
+        """Convolution.
+
+        ``padding="same"`` pads (kernel - 1) // 2 on each side, as the PyTorch model zoos do.
+        """
         rank = len(x.shape) - 2
         k, s, d = (_spread(v, rank) for v in (kernel, stride, dilation))
         p = tuple(di * (ki - 1) // 2 for ki, di in zip(k, d)) if padding == "same" else _spread(padding, rank)
@@ -116,7 +128,14 @@ class GraphBuilder:
         if bias:
             inputs.append(self.weight(f"{name}.bias#{len(self.ops)}", channels))
         return self.op(
-            "conv", inputs, (x.shape[0], channels, *out), stem=stem, stride=s, padding=p, dilation=d, groups=groups
+            "conv",
+            inputs,
+            (x.shape[0], channels, *out),
+            stem=stem,
+            stride=s,
+            padding=p,
+            dilation=d,
+            groups=groups,
         )
 
     def conv_transposed(
@@ -154,7 +173,14 @@ class GraphBuilder:
         return self.op("matmul", [a, b], (*a.shape[:-1], n), stem=stem, transpose_b=transpose_b)
 
     def pool(
-        self, x: Tensor, mode: str, kernel: int, *, stride: int | None = None, padding: int = 0, ceil: bool = False
+        self,
+        x: Tensor,
+        mode: str,
+        kernel: int,
+        *,
+        stride: int | None = None,
+        padding: int = 0,
+        ceil: bool = False,
     ) -> Tensor:
         rank = len(x.shape) - 2
         step = stride or kernel
@@ -176,7 +202,14 @@ class GraphBuilder:
         rank = len(x.shape) - 2
         kernel = x.shape[2:]
         return self.op(
-            "pool", [x], (*x.shape[:2], *(1,) * rank), stem="globalpool", mode=mode, kernel=kernel, stride=kernel, padding=(0,) * rank
+            "pool",
+            [x],
+            (*x.shape[:2], *(1,) * rank),
+            stem="globalpool",
+            mode=mode,
+            kernel=kernel,
+            stride=kernel,
+            padding=(0,) * rank,
         )
 
     def batch_norm(self, x: Tensor, stem: str = "bn") -> Tensor:
@@ -201,7 +234,8 @@ class GraphBuilder:
             ("var", "constant"),
         )
         held = [
-            Tensor(f"{name}.{part}#{len(self.ops)}", (size,), self.precision, role) for part, role in roles[:vectors]
+            Tensor(f"{name}.{part}#{len(self.ops)}", (size,), self.precision, role)
+            for part, role in roles[:vectors]
         ]
         return self.op(kind, [x, *held], x.shape, stem=stem, **attributes)
 
@@ -261,9 +295,18 @@ class GraphBuilder:
         return self.op("gather", [table, indices], (*indices.shape, width), stem=stem)
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, window: int | None = None, stem: str = "attention"
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        causal: bool = False,
+        window: int | None = None,
+        stem: str = "attention",
     ) -> Tensor:
-        """Scaled dot-product attention on (batch, heads, tokens, width); fewer k/v heads than q heads is GQA or MQA."""
+        """Scaled dot-product attention on (batch, heads, tokens, width); fewer k/v heads than q heads is GQA
+        or MQA.
+        """
         attributes: dict[str, Any] = {"causal": causal}
         if window:
             attributes["window"] = window

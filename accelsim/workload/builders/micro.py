@@ -11,7 +11,7 @@ from accelsim.workload.graph import Graph, Phase
 
 def gemm(name: str, parameters: dict[str, Any], phase: str | None, context: int | None) -> Graph:
     """One matrix product, C (m, n) = A (m, k) B (k, n) with B a weight; see `build_gemm`."""
-    forward_only(name, phase)
+    forward_only(name, phase, context)
     return build_gemm(name, **parameters)
 
 
@@ -25,7 +25,7 @@ def build_gemm(name: str, m: int, n: int, k: int, bias: bool = False, precision:
 
 def conv(name: str, parameters: dict[str, Any], phase: str | None, context: int | None) -> Graph:
     """One convolution; see `build_conv`."""
-    forward_only(name, phase)
+    forward_only(name, phase, context)
     return build_conv(name, **parameters)
 
 

@@ -13,7 +13,7 @@ from accelsim.workload.graph import Graph, Tensor
 
 def dlrm(name: str, parameters: dict[str, Any], phase: str | None, context: int | None) -> Graph:
     """Deep learning recommendation model; see `build_dlrm`."""
-    forward_only(name, phase)
+    forward_only(name, phase, context)
     return build_dlrm(name, **parameters)
 
 

@@ -20,9 +20,16 @@ def output_size(size: int, kernel: int, stride: int, pad: int, dilation: int) ->
 def _example(transposed: bool = False, groups: int = 1, rank: int = 2) -> Op:
     size, kernel = (14,) * rank, (3,) * rank
     x = Tensor("x", (1, 32, *size), _FP16, batch_axis=0)
-    w = Tensor("w", (32, 64 // groups, *kernel) if transposed else (64, 32 // groups, *kernel), _FP16, role="weight")
+    w = Tensor(
+        "w", (32, 64 // groups, *kernel) if transposed else (64, 32 // groups, *kernel), _FP16, role="weight"
+    )
     out = (28,) * rank if transposed else size
-    attributes = {"stride": (2 if transposed else 1,) * rank, "padding": (1,) * rank, "groups": groups, "transposed": transposed}
+    attributes = {
+        "stride": (2 if transposed else 1,) * rank,
+        "padding": (1,) * rank,
+        "groups": groups,
+        "transposed": transposed,
+    }
     return Op("conv", "conv", (x, w), (Tensor("y", (1, 64, *out), _FP16, batch_axis=0),), attributes)
 
 
@@ -39,10 +46,12 @@ def _example(transposed: bool = False, groups: int = 1, rank: int = 2) -> Op:
 def conv(op: Op) -> Work:
     """Convolution of rank 1, 2 or 3, grouped, dilated or transposed, in the logical layout N C spatial.
 
-    ``inputs = (x, w[, bias])`` with x (n, c, ...), w (k, c/groups, r, s) and output (n, k, p, q). A transposed convolution has
-    w (c, k/groups, r, s); it runs each input pixel against the kernel, so p q are the input's sizes and it counts
-    n h w c (k/g) r s MACs, as ``torch.utils.flop_counter`` does. Attributes: stride, padding (per side, or one for both), dilation,
-    groups, transposed.
+    ``inputs = (x, w[, bias])`` with x (n, c, ...), w (k, c/groups, r, s) and output (n, k, p, q). A
+    transposed convolution has w (c, k/groups, r, s); it runs each input pixel against the kernel, so p q are
+    the input's sizes and it
+    counts n h w c (k/g) r s MACs, as ``torch.utils.flop_counter`` does. Attributes: stride, padding (per
+    side, or
+    one for both), dilation, groups, transposed.
     """
     x, w, y = op.inputs[0], op.inputs[1], op.outputs[0]
     groups = op.attribute("groups", 1)
@@ -52,7 +61,9 @@ def conv(op: Op) -> Work:
         raise GraphError(f"ranks differ: input {x.shape}, weight {w.shape}, output {y.shape}", op.name)
     channels_in, channels_out = x.shape[1], y.shape[1]
     if channels_in % groups or channels_out % groups:
-        raise GraphError(f"{channels_in} and {channels_out} channels do not divide by {groups} groups", op.name)
+        raise GraphError(
+            f"{channels_in} and {channels_out} channels do not divide by {groups} groups", op.name
+        )
     expected = (channels_in, channels_out // groups) if transposed else (channels_out, channels_in // groups)
     if w.shape[:2] != expected:
         raise GraphError(f"weight {w.shape} does not fit input {x.shape} and output {y.shape}", op.name)
@@ -84,8 +95,8 @@ def _pool_example(mode: str, size: int, kernel: int, stride: int) -> Op:
 def pool(op: Op) -> Work:
     """Max or average pooling; each output costs |kernel| - 1 compares, or |kernel| - 1 adds and one multiply.
 
-    Padded positions count as if they were read, as in a convolution. Global pooling has the spatial size as its
-    kernel. Attributes: mode, kernel, stride, padding.
+    Padded positions count as if they were read, as in a convolution. Global pooling has the spatial size as
+    its kernel. Attributes: mode, kernel, stride, padding.
     """
     require_operands(op, 1)
     x, y = op.inputs[0], op.outputs[0]

@@ -28,8 +28,9 @@ def _example(batch: tuple[int, ...], m: int, n: int, k: int, weight: bool) -> Op
 def matmul(op: Op) -> Work:
     """Matrix product C = A B (+ bias), batched when B has leading dimensions.
 
-    ``inputs = (a, b[, bias])`` with a (..., m, k) and b (k, n) or (..., k, n); ``transpose_a`` and ``transpose_b`` swap the
-    last two axes. With a two-dimensional b all leading axes of a count as rows: m = prod(leading) * m.
+    ``inputs = (a, b[, bias])`` with a (..., m, k) and b (k, n) or (..., k, n); ``transpose_a`` and
+    ``transpose_b`` swap the last two axes. With a two-dimensional b all leading axes of a count as rows: m =
+    prod(leading) * m.
     """
     a, b = op.inputs[0], op.inputs[1]
     if len(a.shape) < 1 or len(b.shape) < 2:

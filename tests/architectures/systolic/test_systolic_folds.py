@@ -211,3 +211,15 @@ def test_causal_mask_saves_about_half():
     full = cost(m=4096, n=4096, k=128, rows=128, cols=128)[folds.CYCLES]
     causal = cost(m=4096, n=4096, k=128, share=0.5, rows=128, cols=128)[folds.CYCLES]
     assert 0.5 < causal / full < 0.55
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, sizes, sizes, small, small, st.sampled_from(["ws", "is", "os"]))
+def test_operand_accesses_are_those_of_scalesim(m, n, k, rows, cols, dataflow):
+    """Overlap changes when operands are read, not how often; all partial sums but the first are read back."""
+    found = cost(m=m, n=n, k=k, rows=rows, cols=cols, dataflow=dataflow)
+    tool = scalesim.layer(m, n, k, rows, cols, dataflow)
+    assert found[folds.LEFT_READS] == tool.ifmap_reads
+    assert found[folds.RIGHT_READS] == tool.filter_reads
+    writes = m * n if dataflow == "os" else tool.ofmap_writes
+    assert found[folds.OUTPUT_ACCESSES] == 2 * writes - m * n

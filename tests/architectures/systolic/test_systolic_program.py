@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from accelsim.architectures import architecture_of
 from accelsim.architectures.base import Options
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import precision
+from accelsim.engine.simulate import simulate
 from accelsim.workload.builders.layers import GraphBuilder
 from accelsim.workload.graph import Graph, Op, Tensor
 
@@ -120,10 +120,8 @@ def test_missing_precision_is_infeasible(make_device):
 
 
 def test_too_large_is_infeasible(make_device):
-    with pytest.raises(InfeasibleError) as caught:
-        run(one_matmul(1, 2**17, 2**17), make_device())
-    outcome = caught.value.outcome
-    assert (outcome.reason, outcome.have) == ("memory", "17.18 GB")
+    outcome = simulate(one_matmul(1, 2**17, 2**17), make_device())
+    assert (outcome.reason, outcome.have) == ("memory", "17.18 GB per device")
     assert "weights 34.36 GB" in outcome.need
     assert "narrower" in outcome.hint
 
@@ -212,21 +210,6 @@ def test_supports_and_interval(make_device):
     assert "assumed" in band.basis
 
 
-def test_a_hundred_kernels_cost_little(make_device):
-    """Warm cost of a network of 100 convolutions: well under ten milliseconds."""
-    b = GraphBuilder("deep", "bf16")
-    x = b.input("x", 1, 256, 28, 28)
-    for _ in range(100):
-        x = b.activation(b.conv(x, 256, 3))
-    program, _ = run(b.build(), make_device())
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        ARRAY.cost(program)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.01
-
-
 networks = st.builds(
     lambda build, batch, channels, size: build(batch, channels, size),
     st.sampled_from(
@@ -262,14 +245,13 @@ def test_laws(make_device, graph, changes):
     _, bound = run(graph, device, "analytic")
     _, event = run(graph, device, "event")
     assert [c.latency_s for c in event] == [c.latency_s for c in tiled]
-    for kernel, t, a in zip(program.kernels, tiled, bound):
+    for index, (kernel, t, a) in enumerate(zip(program.kernels, tiled, bound)):
         assert t.latency_s >= a.latency_s * (1 - 1e-12)
         assert t.bytes_by_level["dram"] >= kernel.bytes_compulsory
         assert a.bytes_by_level["dram"] == kernel.bytes_compulsory
         assert t.bytes_by_level["sram"] >= t.bytes_by_level["dram"]
         assert all(part >= 0 for part in t.energy_j.values())
-        assert t.formula
-        assert a.formula
+        assert f"{t.cycles_overhead:.4g} cycles" in ARRAY.explain(program, index, t)
 
 
 @settings(max_examples=60, deadline=None)

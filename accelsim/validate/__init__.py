@@ -1,0 +1,1 @@
+"""Measurements of real hardware, and how far predictions are from them."""

@@ -1,0 +1,84 @@
+"""How fast accelsim is, in one command: ``python benchmarks/speed.py [--json]``.
+
+Each figure is the median of several runs on this machine; times of whole processes use a filled numba cache. Bounds are
+the project's own targets, printed beside the figures; nothing fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+REPEATS = 7
+
+
+def process_s(*arguments: str) -> float:
+    """Median wall time of a Python process [s]."""
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)  # fills the numba cache
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def call_s(function: Callable[[], object], number: int = 20) -> float:
+    """Median time of a warm call [s]."""
+    function()
+    times = []
+    for _ in range(number):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def import_s() -> float:
+    """Time that ``import accelsim`` adds to a bare interpreter, as ``-X importtime`` reports it [s]."""
+    times = []
+    for _ in range(REPEATS):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", "import accelsim"], capture_output=True, text=True, check=True
+        )
+        line = next(row for row in done.stderr.splitlines() if row.endswith("| accelsim"))
+        times.append(int(line.split("|")[1]) / 1e6)
+    return statistics.median(times)
+
+
+def figures() -> list[dict[str, object]]:
+    import accelsim as ax
+
+    rows: list[tuple[str, float, float | None]] = [
+        ("import accelsim", import_s(), 0.3),
+        ("accelsim run resnet50, whole process", process_s("-m", "accelsim.cli", "run", "resnet50", "-d", "h100-sxm"), 4.0),
+    ]
+    for device in ("h100-sxm", "tpu-v4", "zcu104-dpu", "u250-finn"):
+        seconds = call_s(lambda device=device: ax.simulate("resnet50", device, precision="int8"))
+        rows.append((f"simulate resnet50 on {device}, warm", seconds, 0.005 if device == "h100-sxm" else None))
+    event = call_s(lambda: ax.simulate("resnet50", "tpu-v4", precision="int8", fidelity="event"))
+    rows.append(("simulate resnet50 on tpu-v4, event, warm", event, None))
+    decode = call_s(lambda: ax.simulate("llama-3.1-70b", "h100-sxm", phase="decode", context=4096, devices=8))
+    rows.append(("simulate llama-3.1-70b decode on 8 h100-sxm, warm", decode, None))
+    if find_spec("onnx"):
+        from accelsim.workload.onnx import from_onnx
+
+        folder = Path(str(find_spec("onnx").origin)).parent / "backend/test/data/light"  # type: ignore[union-attr]
+        rows.append(("import light_resnet50.onnx", call_s(lambda: from_onnx(folder / "light_resnet50.onnx"), 5), None))
+    return [{"what": what, "seconds": seconds, "target_s": target} for what, seconds, target in rows]
+
+
+if __name__ == "__main__":
+    table = figures()
+    if "--json" in sys.argv:
+        print(json.dumps(table))
+    else:
+        for row in table:
+            target = f"target {row['target_s']} s" if row["target_s"] else ""
+            print(f"{row['what']:<55}{row['seconds']:>12.6f} s  {target}")

@@ -1,0 +1,263 @@
+"""The numba kernel against a slow twin written from docs/models.md, and the laws that it must obey."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accelsim.architectures.gpu import rows as R
+from accelsim.architectures.gpu.constants import FAMILIES, GENERIC, NAMES
+from accelsim.architectures.gpu.cost import device_array
+from accelsim.architectures.gpu.lower import resident_share
+from accelsim.architectures.gpu.sm import clock_scale, cost_rows, joined, resident
+from accelsim.architectures.gpu.tiles import SPLITS, TILES, tile_table
+
+SPLIT_ARRAY = np.array(SPLITS, dtype=float)
+CONSTANTS = {"generic": GENERIC, **FAMILIES}
+
+
+def row(
+    m,
+    n,
+    k,
+    *,
+    batch=1,
+    width=2.0,
+    rate=2000.0,
+    clock=1e9,
+    distances=(math.inf,) * 4,
+    vector_ops=0.0,
+    extra=0.0,
+    share=1.0,
+):
+    a, b, c = batch * m * k * width, batch * n * k * width, batch * m * n * width
+    return [
+        R.MATRIX, batch, m, n, k, width, width, width, rate, clock, a, b, c, extra, *distances, vector_ops, 128.0, 0.0, share,
+    ]  # fmt: skip
+
+
+def run_rows(rows, device, constants=GENERIC, governor=False, width=2.0):
+    out = np.zeros((len(rows), R.OUT_WIDTH))
+    tables = np.stack([tile_table(device, width, width)])
+    cost_rows(
+        np.array(rows, dtype=float), tables, SPLIT_ARRAY, device_array(device), constants.array, governor, out
+    )
+    return out
+
+
+def seconds(out):
+    return out[:, R.OUT_BODY] + out[:, R.OUT_FIXED]
+
+
+def twin(r, device, c):
+    """The product model in plain Python: every tile and split is costed, the best is kept."""
+    d, m = device, device.memory
+    batch, rows_m, cols_n, depth = r[R.BATCH], r[R.M], r[R.N], r[R.K]
+    capacity = d.l2.capacity_bytes * c.l2_share
+    miss = [
+        1 - resident_share(capacity, r[i])
+        for i in (R.A_DISTANCE, R.B_DISTANCE, R.C_DISTANCE, R.EXTRA_DISTANCE)
+    ]
+    sizes = [r[i] for i in (R.A_BYTES, R.B_BYTES, R.C_BYTES, R.EXTRA_BYTES)]
+    first = sum(s * x for s, x in zip(sizes, miss))
+    latency = d.l2.latency_s + (m.latency_s - d.l2.latency_s) * max(miss[:2])
+    reuse_a = min(1, sizes[0] / (batch * rows_m * depth * r[R.BYTES_A]))
+    reuse_b = min(1, sizes[1] / (batch * cols_n * depth * r[R.BYTES_B]))
+    best = None
+    for (tm, tn), (_, _, step_k, stages, fit) in zip(TILES, tile_table(d, r[R.BYTES_A], r[R.BYTES_B])):
+        if stages < 1 or tm >= 4 * max(rows_m, 16) or tn >= 4 * max(cols_n, 16):
+            continue
+        load = (tm * r[R.BYTES_A] + tn * r[R.BYTES_B]) * step_k
+        shared = (
+            step_k
+            * tm
+            * tn
+            * (r[R.BYTES_A] / min(tn, 128) + r[R.BYTES_B] / min(tm, 64))
+            / c.shared_bytes_per_clock
+        )
+        step = max(
+            2 * tm * tn * step_k / (r[R.RATE] * c.tensor_efficiency), shared, load / c.l2_bytes_per_clock
+        )
+        wait = max(c.step_cycles, c.step_latencies * latency * r[R.CLOCK] / stages)
+        epilogue = tm * tn * (c.epilogue_cycles / 16384 + r[R.BYTES_C] / c.l2_bytes_per_clock)
+        grid = math.ceil(rows_m / tm), math.ceil(cols_n / tn)
+        tiles = batch * grid[0] * grid[1]
+        steps = math.ceil(depth / step_k)
+        for split in SPLITS:
+            if split > 1 and (steps < 4 * split or tiles > 2 * d.sm.count):
+                continue
+            blocks = tiles * split
+            queue = math.ceil(blocks / d.sm.count)
+            together = min(fit, queue)
+            rounds, own = math.ceil(queue / together), math.ceil(steps / split)
+            traffic = blocks * own * load * r[R.SHARE]
+            main = max(
+                queue * own * step * r[R.SHARE] / r[R.CLOCK],
+                rounds * own * wait * r[R.SHARE] / r[R.CLOCK],
+                traffic / (d.l2.bandwidth_bytes_per_s * c.l2_efficiency),
+            )
+            main += (rounds - 1) * epilogue / r[R.CLOCK]
+            patch = max(1, min(tiles, d.sm.count * together / split))
+            wide_m = min(grid[0], max(1, math.sqrt(patch * tn / tm)))
+            wide_n = min(grid[1], max(1, patch / wide_m))
+            wide_m = min(grid[0], max(1, patch / wide_n))
+            side_m, side_n = (
+                wide_m * tm * depth * r[R.BYTES_A] * reuse_a,
+                wide_n * tn * depth * r[R.BYTES_B] * reuse_b,
+            )
+            again_a, again_b = sizes[0] * (grid[1] / wide_n - 1), sizes[1] * (grid[0] / wide_m - 1)
+            near = 1 - resident_share(capacity, side_m + side_n)
+            along_n = again_a * near + again_b * (1 - resident_share(capacity, sizes[1] + side_m))
+            along_m = again_b * near + again_a * (1 - resident_share(capacity, sizes[0] + side_n))
+            dram = first + min(along_n, along_m)
+            dram_s = dram / (m.bandwidth_bytes_per_s * min(m.efficiency, c.dram_efficiency))
+            high, low = max(main, dram_s), min(main, dram_s)
+            body = high * (1 + (low / high) ** c.overlap) ** (1 / c.overlap)
+            merge = 0.0
+            if split > 1:
+                merge = c.split_k_s + split * batch * rows_m * cols_n * 8 / (
+                    d.l2.bandwidth_bytes_per_s * c.split_k_share
+                )
+            vector = r[R.VECTOR_OPS] / (r[R.VECTOR_RATE] * c.vector_efficiency * d.sm.count * r[R.CLOCK])
+            total = (
+                body + merge + (c.prologue_latencies * latency * r[R.CLOCK] + epilogue) / r[R.CLOCK] + vector
+            )
+            if best is None or total < best[0]:
+                best = total, dram, (tm, tn), split
+    return best
+
+
+SHAPES = st.tuples(
+    st.sampled_from([1, 4]),
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+    st.integers(1, 20000),
+    st.sampled_from([math.inf, 1e6, 3e7, 4e7]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes=st.lists(SHAPES, min_size=1, max_size=4), family=st.sampled_from(sorted(CONSTANTS)))
+def test_equals_the_slow_twin(toy, shapes, family):
+    constants = CONSTANTS[family]
+    rows = [
+        row(m, n, k, batch=b, distances=(d, 2 * d, d, d), vector_ops=m * n, extra=1e4)
+        for b, m, n, k, d in shapes
+    ]
+    out = run_rows(rows, toy, constants)
+    for r, line, total in zip(rows, out, seconds(out)):
+        expected, dram, tile, split = twin(r, toy, constants)
+        assert total == pytest.approx(expected, rel=1e-9)
+        if (TILES[int(line[R.OUT_TILE])], line[R.OUT_SPLIT]) == (
+            tile,
+            split,
+        ):  # two mappings may tie in rounding
+            assert line[R.OUT_DRAM_BYTES] == pytest.approx(dram, rel=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=SHAPES, family=st.sampled_from(sorted(CONSTANTS)))
+def test_never_beats_the_roofline(toy, shape, family):
+    batch, m, n, k, _ = shape
+    out = run_rows([row(m, n, k, batch=batch)], toy, CONSTANTS[family])
+    compulsory = batch * (m * k + n * k + m * n) * 2
+    assert seconds(out)[0] >= max(2 * batch * m * n * k / toy.peak_flop_per_s("fp16"), compulsory / 1e12)
+    assert out[0, R.OUT_DRAM_BYTES] >= compulsory * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("path", ["memory.bandwidth", "l2.bandwidth", "l2.capacity", "sm.tensor_clock"])
+@settings(max_examples=30, deadline=None)
+@given(shape=SHAPES, factor=st.sampled_from([1.05, 1.5, 3.0]))
+def test_more_of_a_resource_is_never_slower(toy, path, shape, factor):
+    batch, m, n, k, distance = shape
+    base = {"memory.bandwidth": 1e12, "l2.bandwidth": 4e12, "l2.capacity": 40e6, "sm.tensor_clock": 1e9}[path]
+    unit = {"memory.bandwidth": "B/s", "l2.bandwidth": "B/s", "l2.capacity": "B", "sm.tensor_clock": "Hz"}[
+        path
+    ]
+    better = toy.replace(**{path: f"{base * factor} {unit}"})
+    faster = factor if path == "sm.tensor_clock" else 1.0
+    before = seconds(run_rows([row(m, n, k, batch=batch, distances=(distance,) * 4)], toy))[0]
+    after = seconds(
+        run_rows([row(m, n, k, batch=batch, distances=(distance,) * 4, clock=1e9 * faster)], better)
+    )[0]
+    assert after <= before * (1 + 1e-12)
+
+
+def test_one_full_wave_in_closed_form(toy):
+    """100 blocks of 128 x 128 on 100 SMs with a long reduction run at the tensor rate: 2 m n k over the peak."""
+    ideal = replace(
+        GENERIC, tensor_efficiency=1.0, dram_efficiency=1.0, l2_efficiency=1e6, l2_bytes_per_clock=1e9, shared_bytes_per_clock=1e9,
+        epilogue_cycles=0.0, prologue_latencies=0.0, step_latencies=0.0, step_cycles=0.0, overlap=100.0, split_k_s=1.0,
+    )  # fmt: skip
+    m, n, k = 1280, 1280, 4096
+    out = run_rows([row(m, n, k, distances=(0.0, 0.0, 0.0, 0.0))], toy, ideal)
+    assert seconds(out)[0] == pytest.approx(2 * m * n * k / toy.peak_flop_per_s("fp16"), rel=1e-3)
+    assert out[0, R.OUT_DRAM_BYTES] == 0
+
+
+def test_a_streamed_vector_runs_at_dram_speed(toy):
+    """One row times a large matrix reads the weights: bytes over sustained bandwidth, within the overlap and the fixed part."""
+    n = k = 16384
+    out = run_rows([row(1, n, k)], toy)
+    ideal = 2 * (n * k + n + k) / (1e12 * GENERIC.dram_efficiency)
+    assert out[0, R.OUT_DRAM_S] == pytest.approx(ideal, rel=1e-9)
+    assert ideal <= seconds(out)[0] <= 1.1 * ideal + 5e-6
+    assert R.BOUNDS[int(out[0, R.OUT_BOUND])] == "memory"
+
+
+def test_split_k_fills_the_machine_for_deep_narrow_products(toy):
+    out = run_rows([row(64, 64, 65536, distances=(0.0,) * 4)], toy)
+    assert out[0, R.OUT_SPLIT] > 1
+    assert run_rows([row(4096, 4096, 4096)], toy)[0, R.OUT_SPLIT] == 1
+
+
+def test_large_products_that_spill_the_l2_read_operands_again(toy):
+    small, large = 2048, 16384
+    out = run_rows([row(small, small, small), row(large, large, large)], toy)
+    assert out[0, R.OUT_DRAM_BYTES] == pytest.approx(3 * small * small * 2)  # 16 MB of operands stay in 40 MB
+    assert out[1, R.OUT_DRAM_BYTES] > 3 * large * large * 2
+
+
+def test_the_governor_slows_only_what_exceeds_the_cap(toy):
+    hot = replace(GENERIC, tensor_flop_j=4e-12)  # 200 TFLOP/s x 4 pJ = 800 W against 350 W of headroom
+    rows = [row(8192, 8192, 8192), row(1, 16384, 16384)]
+    free, capped = (run_rows(rows, toy, hot, governor=g) for g in (False, True))
+    assert capped[0, R.OUT_SCALE] < 0.8
+    assert seconds(capped)[0] > 1.2 * seconds(free)[0]
+    assert capped[1, R.OUT_SCALE] == 1
+    assert seconds(capped)[1] == seconds(free)[1]
+
+
+def test_clock_scale_is_continuous_and_falls():
+    powers = np.linspace(0.5, 6, 200)
+    scales = np.array([clock_scale(p) for p in powers])
+    assert (np.diff(scales) <= 0).all()
+    assert np.abs(np.diff(scales)).max() < 0.02
+    assert clock_scale(1.0) == 1
+    assert clock_scale(4.0) * 4.0 == pytest.approx(clock_scale(5.0) * 5.0)
+
+
+@given(capacity=st.floats(1e3, 1e9), distance=st.floats(0, 1e10))
+def test_residency_twins_agree(capacity, distance):
+    assert resident(capacity, distance) == pytest.approx(resident_share(capacity, distance), abs=1e-12)
+    assert 0 <= resident(capacity, distance) <= 1
+
+
+@given(a=st.floats(0, 1e3), b=st.floats(0, 1e3), p=st.floats(1, 20))
+def test_joined_lies_between_the_longer_and_the_sum(a, b, p):
+    assert max(a, b) <= joined(a, b, p) * (1 + 1e-12)
+    assert joined(a, b, p) <= (a + b) * (1 + 1e-9)
+
+
+def test_constants_are_physical():
+    for name, constants in CONSTANTS.items():
+        for share in ("tensor_efficiency", "dram_efficiency", "vector_efficiency"):
+            assert 0 < getattr(constants, share) <= 1, (name, share)
+        assert constants.overlap >= 1
+        assert len(constants.array) == len(NAMES)
+        assert all(v >= 0 for v in constants.array)
