@@ -345,7 +345,7 @@ class FpgaDevice(Device):
         blocks and LUTs.
 
         A pipeline's multiply-accumulate of b-bit operands takes 2 b (2 ceil(2 b / 6) + 1) LUTs, or part of a
-        of a DSP block: a quarter to 4 bits, half to 8. NaN on Intel parts: their logic is not counted in LUTs.
+        DSP block: a quarter to 4 bits, half to 8. NaN on Intel parts: their logic is not counted in LUTs.
         """
         if name not in self.precisions:
             return 0.0

@@ -1,6 +1,6 @@
 """Measured latencies of single operators: the columns that a measurement adds to the table of operators.
 
-A measurement file has the columns of `accelsim.architectures.opschema` (``op precision`` and shapes) and those
+A measurement file has the columns of `accelsim.architectures.opschema` (op, precision and shapes) and those
 below. Only ``latency_s`` is required.
 """
 
@@ -78,9 +78,9 @@ def check_measurements(frame: pd.DataFrame, device: str | GpuDevice | None = Non
         )
     if not len(frame):
         raise RequestError("the table of measurements is empty")
-    for name, rows in _by_device(frame, device):
-        part = frame if len(rows) == len(frame) else frame.iloc[rows]
-        _check_scale(latency[rows], _floor_s(part, name), name)
+    for gpu, at in _by_device(frame, device):
+        part = frame if len(at) == len(frame) else frame.iloc[at]
+        _check_scale(latency[at], _floor_s(part, gpu), gpu)
 
 
 def read_measurements(path: str | Path, device: str | GpuDevice | None = None) -> pd.DataFrame:

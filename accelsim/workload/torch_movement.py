@@ -11,8 +11,9 @@ from accelsim.workload.torch_ops import Call, aten, spread
 
 # New shapes for the same memory, and copies whose cost the permutation before them has already.
 _RENAMES = (
-    "view", "reshape", "flatten", "unflatten", "view_as", "_unsafe_view", "_reshape_alias", "contiguous", "clone",
-    "detach", "alias", "identity", "dropout", "feature_dropout", "alpha_dropout", "lift_fresh", "lift_fresh_copy",
+    "view", "reshape", "flatten", "unflatten", "view_as", "_unsafe_view", "_reshape_alias", "contiguous",
+    "clone", "detach", "alias", "identity", "dropout", "feature_dropout", "alpha_dropout", "lift_fresh",
+    "lift_fresh_copy",
 )  # fmt: skip
 _PERMUTES = ("t", "transpose", "permute", "numpy_T", "swapaxes", "movedim", "adjoint", "mT")
 _CASTS = ("to", "_to_copy", "type_as")
@@ -24,8 +25,8 @@ VIEWS = frozenset((*_RENAMES, *_PERMUTES, *_CASTS, "squeeze", "unsqueeze"))
 CREATORS = frozenset(
     (
         "arange", "zeros", "ones", "full", "empty", "eye", "linspace", "scalar_tensor", "tril_indices",
-        "triu_indices", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full",
-        "new_empty", "rand", "randn", "randint", "rand_like", "randn_like",
+        "triu_indices", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones",
+        "new_full", "new_empty", "rand", "randn", "randint", "rand_like", "randn_like",
     )
 )  # fmt: skip
 

@@ -1,8 +1,9 @@
 """Fused attention: FlashAttention tiles for prefill, keys split over the multiprocessors for decode.
 
-One block holds a tile of query rows and walks over key blocks; per key block it makes scores, a softmax update and a weighted sum. Query
-heads that share a key head are rows of one product (GQA packing). When there are few query tiles the keys are split over blocks and
-a second pass merges the parts (flash decoding). Dao, arXiv:2307.08691; Shah et al., arXiv:2407.08608.
+One block holds a tile of query rows and walks over key blocks; per key block it makes scores, a softmax
+update and a weighted sum. Query heads that share a key head are rows of one product (GQA packing). When there
+are few query tiles the keys are split over blocks and a second pass merges the parts (flash decoding). Dao,
+arXiv:2307.08691; Shah et al., arXiv:2407.08608.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def attention_cost(
             own, longest = mean_steps / split, ceil(all_steps / split)
             blocks = tiles * split
             queue = ceil(blocks / sms)
-            # Tiles under a causal mask differ in length; taken longest first they balance, but no SM ends before its longest block.
+            # Tiles under a causal mask differ in length; taken longest first they balance, but no SM ends
+            # before its longest block.
             total = queue * own * step if shape.share >= 1 else max(blocks * own * step / sms, longest * step)
             wait = ceil(queue / 2) * own * max(c.step_cycles, c.step_latencies * latency / 2)
             l2_bytes = blocks * own * load

@@ -7,7 +7,8 @@ from typing import Any
 from accelsim.core.outcome import InfeasibleError
 from accelsim.workload.graph import Op
 
-# Steps of a ring over p devices (Patarasuk and Yuan, doi:10.1016/j.jpdc.2008.09.002): an all-reduce is a reduce-scatter and an all-gather.
+# Steps of a ring over p devices (Patarasuk and Yuan, doi:10.1016/j.jpdc.2008.09.002): an all-reduce is a
+# reduce-scatter and an all-gather.
 _STEPS = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1}
 
 
@@ -17,7 +18,8 @@ def ring_steps(kind: str, devices: int) -> int:
 
 
 def collective_s(op: Op, device: Any) -> tuple[float, float]:
-    """Link time and latency of a collective [s]: bytes sent by a device over the bandwidth of one direction, and steps times latency.
+    """Link time and latency of a collective [s]: bytes sent by a device over the bandwidth of one direction,
+    and steps times latency.
 
     Raises
     ------

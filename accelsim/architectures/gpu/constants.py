@@ -11,7 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class GpuConstants:
-    """Constants of the kernel model. All are at their best physical value (an efficiency of one) or worse, so that no kernel beats the roofline.
+    """Constants of the kernel model. All are at their best physical value (an efficiency of one) or worse, so
+    that no kernel beats the roofline.
 
     Attributes
     ----------
@@ -24,7 +25,8 @@ class GpuConstants:
     l2_bytes_per_clock : float
         What one SM takes from the L2 [B/clk].
     l2_efficiency : float
-        Traffic that thread blocks ask of the L2 over its measured bandwidth; above 1 where clusters share loads.
+        Traffic that thread blocks ask of the L2 over its measured bandwidth; above 1 where clusters share
+        loads.
     epilogue_cycles : float
         Fixed cost of writing a tile [clk].
     shared_bytes_per_clock : float
@@ -40,7 +42,8 @@ class GpuConstants:
     overlap : float
         Exponent p with which compute and memory time add: (c^p + m^p)^(1/p); infinite is perfect overlap.
     tensor_flop_j : float
-        Power model: energy of one 16-bit FLOP with all its data movement on chip [J]. Other formats take the same power at full rate.
+        Power model: energy of one 16-bit FLOP with all its data movement on chip [J]. Other formats take the
+        same power at full rate.
     dram_byte_j : float
         Power model: energy of one external byte [J].
     l2_share : float
@@ -113,7 +116,9 @@ FAMILIES: dict[str, GpuConstants] = {}
 
 
 def constants_for(device: Any) -> GpuConstants:
-    """Constants of a device, by its family; GDDR parts of a family that was fitted on HBM parts take those of the nearest GDDR family."""
+    """Constants of a device, by its family; GDDR parts of a family that was fitted on HBM parts take those of
+    the nearest GDDR family.
+    """
     family = device.family
     if family == "ampere" and not device.memory.type.upper().startswith("HBM"):
         family = "ada"

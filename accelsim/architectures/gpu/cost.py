@@ -28,8 +28,8 @@ def device_array(device: Any) -> np.ndarray:
     sm, memory, l2, power = device.sm, device.memory, device.l2, device.power
     headroom_w = max(0.0, (power.tdp_w or 0.0) - (power.idle_w or 0.0))
     half_rate = sm.tensor_flop_per_clock.get("fp16") or sm.vector_flop_per_clock.get("fp16", 0.0)
-    values = (sm.count, memory.bandwidth_bytes_per_s, memory.latency_s, l2.capacity_bytes)
-    values += (l2.bandwidth_bytes_per_s, l2.latency_s, headroom_w, memory.efficiency, half_rate)
+    values = [sm.count, memory.bandwidth_bytes_per_s, memory.latency_s, l2.capacity_bytes]
+    values += [l2.bandwidth_bytes_per_s, l2.latency_s, headroom_w, memory.efficiency, half_rate]
     return np.array(values, dtype=np.float64)
 
 

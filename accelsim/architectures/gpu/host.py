@@ -12,7 +12,9 @@ _NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "batch_norm", "softm
 
 
 def chains(anchor: Op, op: Op) -> bool:
-    """Joining rule of a graph compiler: epilogues on matrix kernels, chains of elementwise work, a norm after the residual sum."""
+    """Joining rule of a graph compiler: epilogues on matrix kernels, chains of elementwise work, a norm after
+    the residual sum.
+    """
     if epilogue(anchor, op):
         return True
     return (
@@ -40,10 +42,14 @@ def joining_rule(stack: str) -> Joins:
 
 
 def launch_gap_s(device: Any, stack: str) -> float:
-    """Gap between the end of a kernel and the start of the next [s]: on a stream for ``eager``, inside a replayed graph otherwise."""
+    """Gap between the end of a kernel and the start of the next [s]: on a stream for ``eager``, inside a
+    replayed graph otherwise.
+    """
     return float(device.launch.stream_s if stack == "eager" else device.launch.graph_s)
 
 
 def host_bound_s(device: Any, stack: str) -> float:
-    """Least time between kernels that the host can sustain [s]: an eager framework dispatches every operator anew."""
+    """Least time between kernels that the host can sustain [s]: an eager framework dispatches every operator
+    anew.
+    """
     return float(device.launch.eager_s) if stack == "eager" else 0.0

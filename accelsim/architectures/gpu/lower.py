@@ -27,8 +27,9 @@ RESERVE = 0.05
 """Share of the memory need added for the runtime, workspaces and fragmentation (assumed)."""
 
 ISOLATED_COPIES = 6
-"""An operator on its own is taken as one of this many identical layers in turn, so its weights return after that many times their size; how the
-public tables of measured kernels were taken."""
+"""An operator on its own is taken as one of this many identical layers in turn, so its weights return after
+that many times their size; how the public tables of measured kernels were taken.
+"""
 
 CHANNEL_ALIGNMENT = 8
 """Tensor-core convolutions pad channels to multiples of this."""
@@ -161,7 +162,9 @@ def _prepared(
 
 
 def _memory_bytes(graph: Graph) -> float:
-    """Resident bytes with the reserve; operators without any edge are independent runs, so the largest counts."""
+    """Resident bytes with the reserve; operators without any edge are independent runs, so the largest
+    counts.
+    """
     if len(graph) > 1 and all(graph.producer(t.name) is None for op in graph for t in op.inputs):
         held = max(
             sum(
@@ -177,8 +180,9 @@ def _memory_bytes(graph: Graph) -> float:
 def _localities(groups: tuple[Group, ...], traffic: tuple[float, ...], cold: bool) -> list[Locality]:
     """How far back each group's data was touched last, in bytes of traffic since.
 
-    Weights and graph inputs return once per run, after all the traffic of a run. An activation returns after the traffic since its producer.
-    Results overwrite a buffer that the same kernel used a kernel's traffic ago. Operators without edges are loops of their own.
+    Weights and graph inputs return once per run, after all the traffic of a run. An activation returns after
+    the traffic since its producer. Results overwrite a buffer that the same kernel used a kernel's traffic
+    ago. Operators without edges are loops of their own.
     """
     if cold:
         return [Locality(inf, inf, inf, inf)] * len(groups)
@@ -274,14 +278,12 @@ def _plan_kernel(
     c_bytes = sum(t.size_bytes for t in kernel.outputs)
     extra = max(0.0, traffic - a_bytes - b_bytes - c_bytes)
     bytes_c = c_bytes / max(1.0, float(nest.batch) * m * n)
-    plan.add(
-        index,
-        [
-            R.MATRIX, float(nest.batch), float(m), float(n), float(k), bytes_a, bytes_b, bytes_c, rate, clock, a_bytes, b_bytes, c_bytes,
-            extra, at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs, vector_ops, vector,
-            plan.table(bytes_a, bytes_b), nest.share,
-        ],
-    )  # fmt: skip
+    sizes = (nest.batch, m, n, k)
+    widths = (bytes_a, bytes_b, bytes_c)
+    moved = (a_bytes, b_bytes, c_bytes, extra)
+    distances = (at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs)
+    rest = (vector_ops, vector, plan.table(bytes_a, bytes_b), nest.share)
+    plan.add(index, [R.MATRIX, *sizes, *widths, rate, clock, *moved, *distances, *rest])
 
 
 def _aligned(channels: int) -> int:
@@ -289,7 +291,7 @@ def _aligned(channels: int) -> int:
 
 
 def _is_depthwise(op: Op) -> bool:
-    """Convolutions with fewer input channels per group than a tensor-core fragment is deep run on the vector lanes."""
+    """With fewer input channels per group than a fragment is deep, a convolution runs on the vector lanes."""
     groups = op.attribute("groups", 1)
     return groups > 1 and op.inputs[0].shape[1] // groups < CHANNEL_ALIGNMENT
 
@@ -325,29 +327,25 @@ def _plan_recurrent(
     vector: float,
     vector_ops: float,
 ) -> None:
-    """The input product of all steps at once, then one small product per step whose weights stay in the L2."""
+    """The input product of all steps at once, then a small product per step whose weights stay in the L2."""
     x, w_ih, w_hh = kernel.anchor.inputs[:3]
     ahead, step = kernel.anchor.work.nests
     bytes_a, bytes_b = x.precision.bytes_per_element, w_ih.precision.bytes_per_element
     written = sum(t.size_bytes for t in kernel.outputs)
     extra = max(0.0, traffic - x.size_bytes - w_ih.size_bytes - written)
+    widths = (bytes_a, bytes_b, bytes_a)
     table = plan.table(bytes_a, bytes_b)
-    plan.add(
-        index,
-        [
-            R.MATRIX, float(ahead.batch), float(ahead.m), float(ahead.n), float(ahead.k), bytes_a, bytes_b, bytes_a, rate, clock,
-            x.size_bytes, w_ih.size_bytes, written, extra, at.left, at.weights, at.outputs, at.weights, 0.0, vector, table, 1.0,
-        ],
-    )  # fmt: skip
-    state = float(step.batch * step.m * step.k) * bytes_a
-    plan.add(
-        index,
-        [
-            R.MATRIX, float(step.batch), float(step.m), float(step.n), float(step.k), bytes_a, bytes_b, bytes_a, rate, clock,
-            state, w_hh.size_bytes, state, 0.0, 0.0, w_hh.size_bytes + 2 * state, 0.0, 0.0, vector_ops / step.steps, vector, table, 1.0,
-        ],
-        float(step.steps),
-    )  # fmt: skip
+    sizes = (ahead.batch, ahead.m, ahead.n, ahead.k)
+    moved = (x.size_bytes, w_ih.size_bytes, written, extra)
+    distances = (at.left, at.weights, at.outputs, at.weights)
+    rest = (0.0, vector, table, 1.0)
+    plan.add(index, [R.MATRIX, *sizes, *widths, rate, clock, *moved, *distances, *rest])
+    state = step.batch * step.m * step.k * bytes_a
+    sizes = (step.batch, step.m, step.n, step.k)
+    moved = (state, w_hh.size_bytes, state, 0.0)
+    distances = (0.0, w_hh.size_bytes + 2.0 * state, 0.0, 0.0)
+    rest = (vector_ops / step.steps, vector, table, 1.0)
+    plan.add(index, [R.MATRIX, *sizes, *widths, rate, clock, *moved, *distances, *rest], float(step.steps))
 
 
 def _attention_shape(kernel: Kernel, traffic: float, at: Locality, device: Any) -> AttentionShape:

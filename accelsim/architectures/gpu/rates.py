@@ -23,8 +23,8 @@ def precisions(device: Any) -> tuple[str, ...]:
 def product_precision(left: Tensor, right: Tensor) -> Precision:
     """Format that a product runs in: the wider of its operands, a float before an integer of the same width.
 
-    Weights narrower than the activations (weight-only quantisation) are unpacked, so the product runs at the rate of the activations
-    and only the bytes shrink.
+    Weights narrower than the activations (weight-only quantisation) are unpacked, so the product runs at the
+    rate of the activations and only the bytes shrink.
     """
     return max((left.precision, right.precision), key=lambda p: (p.bits, not p.is_integer))
 
@@ -58,7 +58,9 @@ def product_rate(device: Any, name: str) -> tuple[float, float, bool]:
 
 
 def vector_rate(device: Any, name: str) -> float:
-    """Elementwise operations per SM and clock: the lanes, half the FMA rate; formats without a vector pipe run as fp32."""
+    """Elementwise operations per SM and clock: the lanes, half the FMA rate; formats without a vector pipe
+    run as fp32.
+    """
     table = device.sm.vector_flop_per_clock
     return (
         float(table.get(name, table["fp32"])) / 2.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Input. KIND is STREAM or MATRIX. Sizes of the product in elements, operand widths in bytes per element; RATE and
-# VECTOR_RATE in FLOP (operations) per SM and clock, CLOCK in Hz.
+# Input. KIND is STREAM or MATRIX. Sizes of the product in elements, operand widths in bytes per element; RATE
+# and VECTOR_RATE in FLOP (operations) per SM and clock, CLOCK in Hz.
 KIND, BATCH, M, N, K, BYTES_A, BYTES_B, BYTES_C, RATE, CLOCK = range(10)
 # Compulsory external traffic of the left operand, the right operand, the result and the rest [B].
 A_BYTES, B_BYTES, C_BYTES, EXTRA_BYTES = range(10, 14)
@@ -20,7 +20,8 @@ STREAM, MATRIX = 0.0, 1.0
 # time, DRAM time [s]; traffic [B].
 OUT_BODY, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = range(6)
 OUT_SUMS = 6
-# Index of the tile (-1 for streams), split of the reduction, waves, clock over nominal clock, index in BOUNDS.
+# Index of the tile (-1 for streams), split of the reduction, waves, clock over nominal clock, index in
+# BOUNDS.
 OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_SCALE, OUT_BOUND = range(6, 11)
 OUT_WIDTH = 11
 

@@ -127,6 +127,14 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
             issue_s = queue * own * step * share / clock
             wait_s = rounds * own * step_latency * share / clock
             main = max(issue_s, l2_s, wait_s) + (rounds - 1.0) * epilogue / clock
+            merge_s = 0.0
+            if split > 1.0:
+                partial = split * batch * m * n * 8.0  # 32-bit sums, written and read
+                l2_bytes += partial
+                merge_s = c[_SPLIT_S] + partial / (d[_L2_RATE] * c[_SPLIT_SHARE])
+            fixed = merge_s + (c[_PROLOGUE] * latency_cycles + epilogue) / clock + vector_s
+            if max(main, first / dram_rate) + fixed >= best:
+                continue
             # A wave covers a patch of tiles as square as the grid allows; blocks of a patch share loads.
             patch = max(1.0, min(tiles, sms * together / split))
             wide_m = min(grid_m, max(1.0, math.sqrt(patch * tile_n / tile_m)))
@@ -144,12 +152,6 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
             dram_bytes = first + min(along_n, along_m)
             dram_s = dram_bytes / dram_rate
             body = joined(main, dram_s, c[_OVERLAP])
-            merge_s = 0.0
-            if split > 1.0:
-                partial = split * batch * m * n * 8.0  # 32-bit sums, written and read
-                l2_bytes += partial
-                merge_s = c[_SPLIT_S] + partial / (d[_L2_RATE] * c[_SPLIT_SHARE])
-            fixed = merge_s + (c[_PROLOGUE] * latency_cycles + epilogue) / clock + vector_s
             if body + fixed < best:
                 best = body + fixed
                 out[R.OUT_BODY] = body

@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 
 TILES: tuple[tuple[int, int], ...] = (
-    (256, 128), (128, 256), (256, 64), (64, 256), (128, 128), (128, 64), (64, 128), (64, 64), (128, 32), (32, 128),
-    (64, 32), (32, 64), (32, 32), (128, 16), (16, 128), (64, 16), (16, 64),
+    (256, 128), (128, 256), (256, 64), (64, 256), (128, 128), (128, 64), (64, 128), (64, 64), (128, 32),
+    (32, 128), (64, 32), (32, 64), (32, 32), (128, 16), (16, 128), (64, 16), (16, 64),
 )  # fmt: skip
-"""Rows x columns of the output that one thread block makes: the shapes that vendor libraries ship. Narrow ones exist in both orientations
-because libraries transpose a product whose m is small."""
+"""Rows x columns of the output that one thread block makes: the shapes that vendor libraries ship. Narrow
+ones exist in both orientations because libraries transpose a product whose m is small.
+"""
 
 SPLITS: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts that the reduction may be split into."""
 
 STEP_BYTES = 128
-"""Bytes of one operand row that a step of the main loop loads: one cache line, the swizzle width of the copy engines."""
+"""Bytes of one operand row that a step of the main loop loads: one cache line, the swizzle width of the copy
+engines.
+"""
 
 RESERVED_BYTES = 1024
 """Shared memory that the driver keeps per block."""
@@ -48,9 +51,9 @@ def tile_table(device: Any, bytes_a: float, bytes_b: float) -> np.ndarray:
     Returns
     -------
     ndarray, shape (tiles, 5)
-        `COLUMNS`: rows and columns of the tile, reduction elements per step, pipeline stages, and blocks per SM as limited by shared
-        memory, registers (the accumulators are 32 bits wide), threads (one per 64 outputs, in groups of 128) and the block limit. A tile
-        that does not fit has zero stages.
+        `COLUMNS`: rows and columns of the tile, reduction elements per step, pipeline stages, and blocks per
+        SM as limited by shared memory, registers (the accumulators are 32 bits wide), threads (one per 64
+        outputs, in groups of 128) and the block limit. A tile that does not fit has zero stages.
     """
     sm = device.sm
     rows = []

@@ -1,4 +1,6 @@
-"""From graphs to kernels and costs: fusion by stack, precisions, memory, locality, energy, laws on whole programs."""
+"""From graphs to kernels and costs: fusion by stack, precisions, memory, locality, energy, laws on whole
+programs.
+"""
 
 from __future__ import annotations
 
@@ -236,9 +238,12 @@ def test_cycles_add_up_to_the_latency(toy, run):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    channels=st.sampled_from([3, 8, 48, 256]), size=st.sampled_from([7, 28, 112]), batch=st.sampled_from([1, 3, 16]),
-    default=st.sampled_from(["fp16", "int8", "fp32"]), stack=st.sampled_from(["eager", "graph", "tensorrt"]),
-)  # fmt: skip
+    channels=st.sampled_from([3, 8, 48, 256]),
+    size=st.sampled_from([7, 28, 112]),
+    batch=st.sampled_from([1, 3, 16]),
+    default=st.sampled_from(["fp16", "int8", "fp32"]),
+    stack=st.sampled_from(["eager", "graph", "tensorrt"]),
+)
 def test_tile_is_never_below_analytic(toy, channels, size, batch, default, stack):
     graph = block(channels, size, default).with_batch(batch)
     options = {"stack": stack, "cold": True, "governor": False}

@@ -36,9 +36,8 @@ def row(
     share=1.0,
 ):
     a, b, c = batch * m * k * width, batch * n * k * width, batch * m * n * width
-    return [
-        R.MATRIX, batch, m, n, k, width, width, width, rate, clock, a, b, c, extra, *distances, vector_ops, 128.0, 0.0, share,
-    ]  # fmt: skip
+    sizes, widths, moved = (batch, m, n, k), (width,) * 3, (a, b, c, extra)
+    return [R.MATRIX, *sizes, *widths, rate, clock, *moved, *distances, vector_ops, 128.0, 0.0, share]
 
 
 def run_rows(rows, device, constants=GENERIC, governor=False, width=2.0):
@@ -190,10 +189,10 @@ def test_more_of_a_resource_is_never_slower(toy, path, shape, factor):
 
 def test_one_full_wave_in_closed_form(toy):
     """100 blocks of 128 x 128 on 100 SMs with a long reduction run at the tensor rate: 2 m n k over the peak."""
-    ideal = replace(
-        GENERIC, tensor_efficiency=1.0, dram_efficiency=1.0, l2_efficiency=1e6, l2_bytes_per_clock=1e9, shared_bytes_per_clock=1e9,
-        epilogue_cycles=0.0, prologue_latencies=0.0, step_latencies=0.0, step_cycles=0.0, overlap=100.0, split_k_s=1.0,
-    )  # fmt: skip
+    perfect = dict.fromkeys(("tensor_efficiency", "dram_efficiency"), 1.0)
+    free = dict.fromkeys(("l2_efficiency", "l2_bytes_per_clock", "shared_bytes_per_clock"), 1e9)
+    names = ("epilogue_cycles", "prologue_latencies", "step_latencies", "step_cycles")
+    ideal = replace(GENERIC, **perfect, **free, **dict.fromkeys(names, 0.0), overlap=100.0, split_k_s=1.0)
     m, n, k = 1280, 1280, 4096
     out = run_rows([row(m, n, k, distances=(0.0, 0.0, 0.0, 0.0))], toy, ideal)
     assert seconds(out)[0] == pytest.approx(2 * m * n * k / toy.peak_flop_per_s("fp16"), rel=1e-3)
@@ -201,7 +200,9 @@ def test_one_full_wave_in_closed_form(toy):
 
 
 def test_a_streamed_vector_runs_at_dram_speed(toy):
-    """One row times a large matrix reads the weights: bytes over sustained bandwidth, within the overlap and the fixed part."""
+    """One row times a large matrix reads the weights: bytes over sustained bandwidth, within the overlap and
+    the fixed part.
+    """
     n = k = 16384
     out = run_rows([row(1, n, k)], toy)
     ideal = 2 * (n * k + n + k) / (1e12 * GENERIC.dram_efficiency)
