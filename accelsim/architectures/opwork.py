@@ -142,7 +142,8 @@ def _collective(op: str, s: dict[str, Array]) -> tuple[float, Array, Array]:
     halves (Patarasu and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002).
     """
     share = (s["ranks"] - 1.0) / s["ranks"]
-    sent = {"allreduce": 2.0 * share, "sendrecv": 1.0}.get(op, share)
+    whole = np.ones_like(share)
+    sent = {"allreduce": 2.0 * share, "sendrecv": whole}.get(op, share)
     # What one device reads and writes: the whole buffer, or the part that it contributes or keeps.
-    moved = {"allgather": 2.0 - share, "reducescatter": 2.0 - share, "sendrecv": 1.0}.get(op, 2.0)
+    moved = {"allgather": 2.0 - share, "reducescatter": 2.0 - share, "sendrecv": whole}.get(op, 2.0 * whole)
     return 0.0, moved * s["bytes"], sent * s["bytes"]

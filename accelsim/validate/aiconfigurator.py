@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -56,9 +57,9 @@ MATRIX_FORMATS: Mapping[str, tuple[str, int]] = MappingProxyType(
 """The package's format of products to our ``precision`` and ``scale_block``."""
 
 _ATTENTION_FORMATS = {
-    ("bfloat16", "bfloat16"): "bf16",
-    ("bfloat16", "fp8"): "weight=bf16,activation=bf16,kv=fp8_e4m3",
-    ("fp8", "fp8"): "fp8_e4m3",
+    "bfloat16,kv=bfloat16": "bf16",
+    "bfloat16,kv=fp8": "weight=bf16,activation=bf16,kv=fp8_e4m3",
+    "fp8,kv=fp8": "fp8_e4m3",
 }
 _LINK_FORMATS = {"half": ("fp16", 2), "bfloat16": ("bf16", 2), "int8": ("int8", 1)}
 _LINK_OPS = {
@@ -70,7 +71,13 @@ _LINK_OPS = {
 
 # Experts without a gate (squared ReLU): hidden, intermediate, topk, experts. Kernels written for SwiGLU were
 # timed on these shapes with a gate, as the weights that they would have to read at peak bandwidth show.
-_UNGATED = {(1024, 2688, 22, 512), (2048, 5120, 22, 512), (2688, 1856, 6, 128), (4096, 2688, 22, 512), (8192, 5120, 22, 512)}  # fmt: skip
+_UNGATED = (
+    (1024, 2688, 22, 512),
+    (2048, 5120, 22, 512),
+    (2688, 1856, 6, 128),
+    (4096, 2688, 22, 512),
+    (8192, 5120, 22, 512),
+)
 _ALWAYS_GATED = ("sglang_fused_moe_triton", "sglang_marlin_moe", "vllm_fused_moe", "vllm_marlin_int4_moe")
 
 NO_GRAPH = "timed without a CUDA graph"
@@ -127,12 +134,8 @@ def root() -> Path:
     Raises
     ------
     MissingExtraError
-        The package, or pyarrow that reads its files, is not installed.
+        It is not installed.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("pyarrow", "validation", "reading kernel measurements") from None
     try:
         return Path(str(files("aiconfigurator_core"))) / "systems" / "data"
     except ModuleNotFoundError:
@@ -151,15 +154,21 @@ def tables(device: str, family: str, name: str) -> list[Table]:
     family, name : str
         Folder and stem of the package, such as ``gemm`` and ``gemm_perf``.
     """
-    import pyarrow.parquet as pq
-
     if device not in SYSTEMS:
         raise UnknownNameError(f"no kernel measurements of '{device}'", hint=did_you_mean(device, SYSTEMS))
+    pq = _parquet()
     found = [
         Table(path.parts[-3], path.parts[-2], path, pq.read_metadata(path).num_rows)
         for path in (root() / SYSTEMS[device] / family).glob(f"*/*/{name}.parquet")
     ]
     return sorted(found, key=lambda t: (t.backend, version_key(t.version)))
+
+
+def _parquet() -> Any:
+    try:
+        return import_module("pyarrow.parquet")
+    except ImportError:
+        raise MissingExtraError("pyarrow", "validation", "reading kernel measurements") from None
 
 
 def gemm(device: str, *, versions: Versions = "newest", flagged: bool = False) -> pd.DataFrame:
@@ -203,11 +212,9 @@ def _attention(device: str, op: str, name: str, versions: Versions, flagged: boo
     frame["seq_kv"] = frame["isl"] + frame["step"]
     names = {"batch_size": "batch", "isl": "seq_q", "num_heads": "heads", "num_key_value_heads": "kv_heads"}
     frame = frame.rename(columns=names | {"window_size": "window"})
-    pairs = frame.groupby(["dtype", "kv_cache_dtype"], observed=True).ngroup().to_numpy()
-    first = np.unique(pairs, return_index=True)[1]
-    cells = [(str(frame["dtype"].iat[i]), str(frame["kv_cache_dtype"].iat[i])) for i in first]
-    frame["precision"] = np.array([_ATTENTION_FORMATS[c] for c in cells])[pairs]
-    frame["dtype"] = np.array([a if a == b else f"{a},kv={b}" for a, b in cells])[pairs]
+    both = frame["dtype"].astype(str) + ",kv=" + frame["kv_cache_dtype"].astype(str)
+    frame["precision"] = _translated(both, _ATTENTION_FORMATS)
+    frame["dtype"] = both
     frame["causal"] = True
     columns = ("batch", "heads", "kv_heads", "head_dim", "seq_q", "seq_kv", "causal", "window")
     return _finish(frame, device, columns, flagged)
@@ -224,18 +231,22 @@ def moe(device: str, *, versions: Versions = "newest", flagged: bool = False) ->
         name: 0.0 if name == "balanced" else float(name.removeprefix("power_law_")) for name in law.unique()
     }
     frame["skew"] = law.map(skews)
-    layer = ["hidden_size", "inter_size", "topk", "num_experts"]
-    groups = frame.groupby(layer, sort=False).ngroup().to_numpy()
-    first = np.unique(groups, return_index=True)[1]
-    open_shape = [tuple(int(frame[c].iat[i]) for c in layer) in _UNGATED for i in first]
+    layer = frame[["hidden_size", "inter_size", "topk", "num_experts"]]
+    open_shape = np.zeros(len(frame), dtype=bool)
+    for sizes in _UNGATED:
+        open_shape |= (layer == sizes).all(axis=1).to_numpy()
     kernels = frame["kernel"].astype(str)
     gated = kernels.map({k: k.startswith(_ALWAYS_GATED) for k in kernels.unique()})
-    frame["gated"] = gated.to_numpy() | ~np.array(open_shape)[groups]
+    frame["gated"] = gated.to_numpy() | ~open_shape
     names = {
-        "num_tokens": "tokens", "hidden_size": "hidden", "inter_size": "intermediate", "num_experts": "experts",
-        "moe_tp_size": "tensor_ranks", "moe_ep_size": "expert_ranks",
-    }  # fmt: skip
-    columns = ("tokens", "hidden", "intermediate", "experts", "topk", "tensor_ranks", "expert_ranks", "gated", "skew", "scale_block")  # fmt: skip
+        "num_tokens": "tokens",
+        "hidden_size": "hidden",
+        "inter_size": "intermediate",
+        "num_experts": "experts",
+        "moe_tp_size": "tensor_ranks",
+        "moe_ep_size": "expert_ranks",
+    }
+    columns = (*names.values(), "topk", "gated", "skew", "scale_block")
     return _finish(frame.rename(columns=names), device, columns, flagged)
 
 
@@ -252,8 +263,8 @@ def collectives(device: str, *, versions: Versions = "newest", flagged: bool = F
         [p.astype({"backend": str, "version": str, "dtype": str, "kernel": str}) for p in parts]
     )
     frame = frame.reset_index(drop=True)
-    frame["op"] = frame["op_name"].astype(str).map(_LINK_OPS)
-    frame["precision"] = frame["dtype"].map({k: v[0] for k, v in _LINK_FORMATS.items()})
+    frame["op"] = _translated(frame["op_name"], _LINK_OPS)
+    frame["precision"] = _translated(frame["dtype"], {k: v[0] for k, v in _LINK_FORMATS.items()})
     frame["bytes"] = frame["message_size"] * frame["dtype"].map({k: v[1] for k, v in _LINK_FORMATS.items()})
     frame["ranks"] = frame["num_gpus"]
     frame["flag"] = np.where(frame["kernel"].str.endswith("_eager"), NO_GRAPH, "")
@@ -278,8 +289,7 @@ def truth_gemm(device: str, dtype: str = "bfloat16") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per (m, n, k): the columns of `gemm` without ``kernel``, ``latency_s`` the median [s] and
-        ``repeats`` the number of backends.
+        One row per (m, n, k) in the measurement schema; ``repeats`` is the number of backends.
     """
     frame = gemm(device)
     frame = frame[frame["dtype"] == dtype]
@@ -288,8 +298,8 @@ def truth_gemm(device: str, dtype: str = "bfloat16") -> pd.DataFrame:
     grouped = frame.groupby(["m", "n", "k"], sort=True)["latency_s"]
     out = grouped.median().reset_index()
     out["repeats"] = grouped.size().to_numpy()
-    for name in ("op", "precision", "device", "scale_block", "includes"):
-        out[name] = frame[name].iat[0]
+    for name in ("op", "precision", "device", "dtype", "scale_block", "includes"):
+        out[name] = frame[name].to_numpy()[0]
     return out
 
 
@@ -314,8 +324,8 @@ def _read(
 ) -> pd.DataFrame:
     """Rows of all backends with ``backend version dtype kernel latency_s repeats`` and the shape columns."""
     import pandas as pd
-    import pyarrow.parquet as pq
 
+    pq = _parquet()
     found = [t for t in tables(device, family, name) if only in ("", t.backend)]
     parts = []
     for table in found:
@@ -378,14 +388,19 @@ def _newest(frame: pd.DataFrame, found: list[Table], key: list[str]) -> pd.DataF
 
 
 def _set_matrix_formats(frame: pd.DataFrame) -> None:
-    names = frame["dtype"].astype(str)
-    unknown = sorted(set(names.unique()) - set(MATRIX_FORMATS))
+    frame["precision"] = _translated(frame["dtype"], {k: v[0] for k, v in MATRIX_FORMATS.items()})
+    frame["scale_block"] = frame["dtype"].astype(str).map({k: v[1] for k, v in MATRIX_FORMATS.items()})
+
+
+def _translated(cells: pd.Series[Any], words: Mapping[str, str]) -> pd.Series[Any]:
+    """Names of the package in our words."""
+    names = cells.astype(str)
+    unknown = sorted(set(names.unique()) - set(words))
     if unknown:
         raise RequestError(
-            f"unknown format '{unknown[0]}' in aiconfigurator-core", hint="written for version 0.12.0"
+            f"unknown name '{unknown[0]}' in aiconfigurator-core", hint="install version 0.12.0"
         )
-    frame["precision"] = names.map({k: v[0] for k, v in MATRIX_FORMATS.items()})
-    frame["scale_block"] = names.map({k: v[1] for k, v in MATRIX_FORMATS.items()})
+    return names.map(dict(words))
 
 
 def _finish(frame: pd.DataFrame, device: str, shape: tuple[str, ...], flagged: bool) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""From a graph to kernels: fusion, the geometry of each kernel, where its data is, and whether it all fits."""
+"""From a graph to kernels: fusion, the geometry of each kernel, where its data is, whether it all fits."""
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ def test_pack_equals_its_twin_and_more_never_fails(data):
     bram, uram, lutram = (np.array(c, dtype=float) for c in zip(*memories))
     have = np.array([data.draw(st.integers(0, h)) for h in (400, 60, 90, 20)], dtype=float)
     gains = [m / d for m, d in zip(mult, mult_dsp) if d]
-    distinct = [len(set(g)) == len(g) for g in (gains, list(bram / lutram), list(bram[uram > 0] / uram[uram > 0]))]
+    distinct = [
+        len(set(g)) == len(g) for g in (gains, list(bram / lutram), list(bram[uram > 0] / uram[uram > 0]))
+    ]
     used = np.zeros(4)
     fits = pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used)
     if all(distinct):
@@ -91,7 +93,13 @@ def chain(*units):
 
 
 units = st.one_of(
-    st.builds(dense, st.sampled_from([4, 8, 16]), st.sampled_from([2, 4, 16]), st.sampled_from([1, 2, 4, 8]), st.just(3)),
+    st.builds(
+        dense,
+        st.sampled_from([4, 8, 16]),
+        st.sampled_from([2, 4, 16]),
+        st.sampled_from([1, 2, 4, 8]),
+        st.just(3),
+    ),
     st.builds(conv, st.sampled_from([2, 4]), st.sampled_from([4, 8]), st.just(5), st.sampled_from([1, 4])),
 )
 budgets = st.builds(
@@ -125,7 +133,8 @@ def brute(stages, budget, technology="ultrascale+"):
 @settings(max_examples=25, deadline=None)
 @given(st.lists(units, min_size=1, max_size=2), budgets)
 def test_search_against_brute_force(found_units, budget):
-    """The bound is a bound, the search is legal, and it is at the optimum or at most one step of a divisor away."""
+    """The bound is a bound, the search is legal, and it is at the optimum or at most one step of a divisor
+    away."""
     stages = chain(*found_units)
     best = brute(stages, budget)
     try:
@@ -144,7 +153,8 @@ def test_search_against_brute_force(found_units, budget):
 @settings(max_examples=25, deadline=None)
 @given(st.lists(units, min_size=1, max_size=2), st.integers(1500, 20000))
 def test_search_is_optimal_when_only_logic_is_scarce(found_units, luts):
-    """With memories and DSP blocks to spare the interval equals brute force within one chain step; mostly exactly."""
+    """With memories and DSP blocks to spare the interval equals brute force within one chain step; mostly
+    exactly."""
     stages = chain(*found_units)
     budget = Budget(float(luts), 1e9, 1e6, 1e6, 1e6, False)
     best = brute(stages, budget)
@@ -215,7 +225,12 @@ def test_given_foldings_apply_in_order_and_by_name():
 
 @pytest.mark.parametrize(
     ("folding", "match"),
-    [([(3, 1)], "does not divide"), ([(1, 5)], "does not divide"), ({"x": (1, 1)}, "no stage 'x'"), ([(1, 1)] * 3, "3 foldings")],
+    [
+        ([(3, 1)], "does not divide"),
+        ([(1, 5)], "does not divide"),
+        ({"x": (1, 1)}, "no stage 'x'"),
+        ([(1, 1)] * 3, "3 foldings"),
+    ],
 )
 def test_given_foldings_that_are_wrong(folding, match):
     with pytest.raises(RequestError, match=match):

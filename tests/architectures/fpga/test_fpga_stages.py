@@ -164,9 +164,7 @@ def pipelines(draw):
 @given(pipelines(), st.data())
 def test_simulation_equals_its_twin(pipeline, data):
     stages, *times = pipeline
-    capacities = [
-        [max(1, c - data.draw(st.integers(0, 3))) for c in held] for held in depths(tuple(stages))
-    ]
+    capacities = [[max(1, c - data.draw(st.integers(0, 3))) for c in held] for held in depths(tuple(stages))]
     stuck, _, finish, _ = run(stages, capacities, *times)
     expected = twin([s.unit.pixels for s in stages], *times, stages, capacities)
     if stuck >= 0:
@@ -203,9 +201,7 @@ def test_a_chain_of_points_takes_the_slowest_stage_and_its_fill():
     """n pixels through a 5-cycle stage between two 1-cycle ones: 5 n and one cycle before and after."""
     n = 50
     stages = [Stage("in", 0, unit("dma_in", n, n), ())]
-    stages += [
-        Stage(f"s{i}", i, unit("channelwise", n, n), (Edge(i - 1, "stream", n),)) for i in (1, 2)
-    ]
+    stages += [Stage(f"s{i}", i, unit("channelwise", n, n), (Edge(i - 1, "stream", n),)) for i in (1, 2)]
     stuck, start, finish, _ = run(stages, depths(tuple(stages)), [1, 5, 1])
     assert stuck == -1
     assert start.tolist() == [0, 1, 2]
