@@ -132,8 +132,6 @@ class KernelCost:
         The decision in words (``128x128x32 tiles, 2 waves, split-k 1``).
     energy_j : mapping
         Dynamic energy by component [J]; NaN where a coefficient is missing.
-    formula : str
-        The formula with its numbers in, for `Result.explain`.
     exact_s : float or None
         Overrides the cycle sum where a simulation gave the duration [s].
     """
@@ -146,7 +144,6 @@ class KernelCost:
     bound: str
     mapping: str = ""
     energy_j: Mapping[str, float] = field(default_factory=dict)
-    formula: str = ""
     exact_s: float | None = None
 
     @property

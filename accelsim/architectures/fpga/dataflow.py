@@ -285,7 +285,7 @@ def cost(program: PipelineProgram) -> tuple[KernelCost, ...]:
 
 
 def _kernel_cost(kernel: StageKernel, program: PipelineProgram, design: Design) -> KernelCost:
-    device: FpgaDevice = program.device  # type: ignore[assignment]
+    device: FpgaDevice = program.device
     clock = _engine(device).clock_hz
     analytic = program.options.fidelity == "analytic"
     onchip = _onchip_bytes(design, kernel.stages)
@@ -301,26 +301,41 @@ def _kernel_cost(kernel: StageKernel, program: PipelineProgram, design: Design) 
             "memory",
             f"DMA {dma.width} bit",
             _energy(device, kernel, moved, onchip),
-            f"{dma.frame_bytes:,.0f} B / {dma.width} bit = {dma.beats:,.0f} beats; "
-            f"DRAM {dma.memory_cycles:,.1f} cycles",
         )
-    stages, rows = design.network.stages, design.plan.rows
-    least = [analytic_cycles(stages[i].unit, rows[i]) for i in kernel.stages]
-    cycles = least if analytic else [float(rows[i].cycles[0]) for i in kernel.stages]
-    slowest = max(range(len(cycles)), key=lambda i: cycles[i])
-    stage, row = stages[kernel.stages[slowest]], rows[kernel.stages[slowest]]
-    windowed = cycles[slowest] > least[slowest]
+    stage, row, cycles, windowed = _slowest(kernel, design, analytic)
     return KernelCost(
         clock,
-        cycles[slowest],
+        cycles,
         0.0,
         0.0,
         {"dram": 0.0, "onchip": onchip},
         "window" if windowed else "compute",
         _mapping(stage, row),
         _energy(device, kernel, 0.0, onchip),
-        _formula(stage, row, cycles[slowest], windowed),
     )
+
+
+def _slowest(kernel: StageKernel, design: Design, analytic: bool) -> tuple[Stage, Folding, float, bool]:
+    """The slowest stage of a kernel, its folding, its cycles, and whether its sliding window limits it."""
+    stages, rows = design.network.stages, design.plan.rows
+    least = [analytic_cycles(stages[i].unit, rows[i]) for i in kernel.stages]
+    cycles = least if analytic else [float(rows[i].cycles[0]) for i in kernel.stages]
+    at = max(range(len(cycles)), key=lambda i: cycles[i])
+    return stages[kernel.stages[at]], rows[kernel.stages[at]], cycles[at], cycles[at] > least[at]
+
+
+def explain(program: PipelineProgram, index: int) -> str:
+    """The formula behind a stage's cycles, with its numbers in."""
+    kernel, design = program.kernels[index], program.design
+    if design is None or not isinstance(kernel, StageKernel):
+        return ""
+    dma = design.ports[kernel.stages[0]]
+    if dma is not None:
+        return (
+            f"{dma.frame_bytes:,.0f} B / {dma.width} bit = {dma.beats:,.0f} beats; "
+            f"DRAM {dma.memory_cycles:,.1f} cycles"
+        )
+    return _formula(*_slowest(kernel, design, program.options.fidelity == "analytic"))
 
 
 def _onchip_bytes(design: Design, stages: Sequence[int]) -> float:
@@ -393,7 +408,7 @@ def pipeline(program: PipelineProgram, costs: tuple[KernelCost, ...]) -> Pipelin
     design = program.design
     if design is None:
         raise InfeasibleError("operator", "a pipeline", "a program without stages", "lower the graph again")
-    device: FpgaDevice = program.device  # type: ignore[assignment]
+    device: FpgaDevice = program.device
     engine = _engine(device)
     batch, clock = program.graph.batch, engine.clock_hz
     if program.options.fidelity == "analytic":

@@ -70,7 +70,9 @@ class FpgaArchitecture:
         raise RequestError("an overlay runs its layers in turn", program.device.name)
 
     def explain(self, program: Program, index: int, cost: KernelCost) -> str:
-        return cost.formula
+        if isinstance(program, PipelineProgram):
+            return dataflow.explain(program, index)
+        return overlay.explain(program, cost)
 
     def interval(self, program: Program, latency_s: float) -> Interval:
         if isinstance(program, PipelineProgram):

@@ -50,15 +50,11 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> Program:
     Raises
     ------
     InfeasibleError
-        ``precision`` or ``memory``.
+        ``precision``: a product in a format that the engine lacks.
     """
     engine = _engine(device)
     check_precision(graph, engine.precisions)
     memory_bytes = graph.weight_bytes + graph.kv_bytes + graph.peak_activation_bytes
-    if memory_bytes > device.memory.capacity_bytes:
-        raise InfeasibleError(
-            "memory", si(memory_bytes, "B"), si(device.memory.capacity_bytes, "B"), "use a smaller batch"
-        )
     kernels = []
     hosted = []
     for group in fuse(graph, joins):
@@ -146,7 +142,7 @@ def traffic(weights: float, maps_in: float, maps_out: float, buffer_bytes: float
 
 def cost(program: Program) -> tuple[KernelCost, ...]:
     """Cost of each layer for the whole batch; cores work on different images."""
-    device: FpgaDevice = program.device  # type: ignore[assignment]
+    device: FpgaDevice = program.device
     engine = _engine(device)
     costs = [
         _layer(kernel, program, device, engine, first=i == 0) for i, kernel in enumerate(program.kernels)
@@ -201,7 +197,16 @@ def _layer(
         bound if kernel.lane != "host" else "memory",
         _mapping(kernel, engine),
         _energy(device, kernel, moved),
-        f"{compute:,.0f} cycles of compute, {si(moved, 'B')} at {si(rate, 'B/s')}",
+    )
+
+
+def explain(program: Program, cost: KernelCost) -> str:
+    """The formula behind a layer's time, with its numbers in."""
+    memory = program.device.memory
+    rate, moved = memory.bandwidth_bytes_per_s * memory.efficiency, cost.bytes_by_level["dram"]
+    return (
+        f"max({cost.cycles_compute:,.0f} cycles of compute, {si(moved, 'B')} at {si(rate, 'B/s')} = "
+        f"{cost.cycles_memory:,.0f} cycles) + {cost.cycles_overhead:,.0f} cycles of instructions"
     )
 
 

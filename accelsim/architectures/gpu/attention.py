@@ -94,7 +94,7 @@ def attention_cost(
         if tile > 16 and tile >= 2 * max(shape.rows, 16):
             continue
         issue = (
-            2.0 * max(tile, 16) * KEYS * width / (rate * c.tensor_efficiency)
+            2.0 * max(tile, 16) * KEYS * width / (rate * c.attention_efficiency)
             + c.softmax_cycles * max(tile, 16) / 128
         )
         load = KEYS * width * shape.bytes_per_element
@@ -112,8 +112,13 @@ def attention_cost(
             queue = ceil(blocks / sms)
             # Tiles under a causal mask differ in length; taken longest first they balance, but no SM ends
             # before its longest block.
-            total = queue * own * step if shape.share >= 1 else max(blocks * own * step / sms, longest * step)
-            wait = ceil(queue / 2) * own * max(c.step_cycles, c.step_latencies * latency / 2)
+            start = c.attention_block_cycles
+            if shape.share >= 1:
+                total = queue * (own * step + start / 2)
+            else:
+                total = max(blocks * (own * step + start / 2) / sms, longest * step)
+            pace = max(c.attention_step_cycles, c.step_latencies * latency / 2)
+            wait = ceil(queue / 2) * (own * pace + start)
             l2_bytes = blocks * own * load
             main = max(total / clock_hz, wait / clock_hz, l2_bytes / l2_rate)
             high, low = max(main, dram_s), min(main, dram_s)
@@ -123,7 +128,7 @@ def attention_cost(
                 partial = 8.0 * split * shape.units * shape.rows * shape.value_width
                 merge = c.split_k_s + partial / (device.l2.bandwidth_bytes_per_s * c.split_k_share)
                 l2_bytes += partial
-            fixed = merge + (c.prologue_latencies * latency + c.epilogue_cycles) / clock_hz
+            fixed = c.attention_s + merge + c.prologue_latencies * latency / clock_hz
             if best is None or body + fixed < best.body_s + best.fixed_s:
                 bound = (
                     "memory"

@@ -50,6 +50,15 @@ class GpuConstants:
         Share of the L2 that one copy of the data can use (parts with two partitions keep two copies).
     softmax_cycles : float
         Cycles per 128 x 128 block of attention scores that do not overlap the products.
+    attention_efficiency : float
+        Share of the tensor peak that the products inside fused attention reach, in (0, 1].
+    attention_step_cycles : float
+        Least duration of one block of 128 keys in one thread block [clk].
+    attention_block_cycles : float
+        Fixed cost of one thread block of attention (queries, page table, first keys, output) [clk]; two blocks
+        of an SM overlap theirs.
+    attention_s : float
+        Fixed cost of an attention operator: appending to the cache, planning, merging [s].
     status, basis : str
         ``fitted`` or ``assumed``, and on what.
     """
@@ -72,6 +81,10 @@ class GpuConstants:
     dram_byte_j: float
     l2_share: float
     softmax_cycles: float
+    attention_efficiency: float
+    attention_step_cycles: float
+    attention_block_cycles: float
+    attention_s: float
     status: str = "assumed"
     basis: str = ""
 
@@ -109,6 +122,10 @@ GENERIC = GpuConstants(
     dram_byte_j=60e-12,
     l2_share=0.8,
     softmax_cycles=500.0,
+    attention_efficiency=0.7,
+    attention_step_cycles=1000.0,
+    attention_block_cycles=5000.0,
+    attention_s=4e-6,
     basis="assumed: near the fitted values of the families that have measurements",
 )
 
