@@ -125,6 +125,9 @@ def run(
     phase: Annotated[str | None, typer.Option(help="forward, prefill or decode.")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of prompt or cache.")] = None,
     fidelity: Annotated[str, typer.Option(help="analytic, tile or event.")] = "tile",
+    folding: Annotated[
+        Path | None, typer.Option(help="FINN folding JSON or hls4ml configuration of an FPGA pipeline.")
+    ] = None,
     dim: Dims = None,
     ops: Annotated[bool, typer.Option("--ops", help="Show every kernel.")] = False,
     save: Annotated[Path | None, typer.Option(help="Save the result of a single run as JSON.")] = None,
@@ -152,6 +155,7 @@ def run(
             phase=phase,
             context=context,
             fidelity=fidelity,
+            folding=folding,
             dims=dims,
         )
         for device in names
@@ -210,6 +214,26 @@ def sweep(
         _emit([tables.completed(row) for row in study.rows])
     else:
         typer.echo(tables.outcomes(list(study.rows)))
+
+
+@app.command()
+def scalesim(
+    config: Annotated[Path, typer.Option("-c", "--config", help="SCALE-Sim configuration, .cfg.")],
+    topology: Annotated[Path, typer.Option("-t", "--topology", help="SCALE-Sim topology, .csv.")],
+    out: Annotated[Path, typer.Option("-p", "--path", help="Folder of the reports.")],
+    layout: Annotated[Path | None, typer.Option("-l", "--layout", help="SCALE-Sim layout, .csv.")] = None,
+    inputs: Annotated[
+        str | None, typer.Option("-i", "--input", help="conv or gemm rows; the header decides by default.")
+    ] = None,
+) -> None:
+    """SCALE-Sim 3.0.0's reports from SCALE-Sim's files, to the cycle."""
+    from accelsim.report.scalesim import scalesim_run
+
+    if inputs not in (None, "conv", "gemm"):
+        raise RequestError(f"-i '{inputs}' is neither conv nor gemm")
+    gemm = None if inputs is None else inputs == "gemm"
+    for file in scalesim_run(config, topology, layout, out, gemm=gemm).values():
+        typer.echo(str(file))
 
 
 @hw.command("list")

@@ -32,6 +32,9 @@ class Options:
         Nothing is on chip when a kernel starts.
     governor : bool
         Power capping is modelled.
+    folding : Any
+        How a streaming pipeline is folded, see `accelsim.architectures.fpga.designs.apply`; None lets the search
+        decide.
     """
 
     fidelity: Fidelity = "tile"
@@ -39,6 +42,7 @@ class Options:
     sparsity: str = "dense"
     cold: bool = False
     governor: bool = True
+    folding: Any = None
 
 
 @dataclass(frozen=True)
@@ -186,12 +190,15 @@ class Pipeline:
         Time between items in steady state [s].
     start_s, finish_s : tuple of float
         Of each stage [s].
+    simulated : bool
+        The times come from a discrete-event simulation of the architecture's own; the engine adds none.
     """
 
     latency_s: float
     interval_s: float
     start_s: tuple[float, ...]
     finish_s: tuple[float, ...]
+    simulated: bool = False
 
 
 class Architecture(Protocol):

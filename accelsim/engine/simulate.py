@@ -64,6 +64,7 @@ def simulate(
     dims: Mapping[str, int] | None = None,
     cold: bool = False,
     governor: bool = True,
+    folding: Any = None,
     seed: int = 0,
 ) -> Result | Infeasible:
     """Simulate one workload on one device.
@@ -96,6 +97,9 @@ def simulate(
         Nothing is on chip when a kernel starts.
     governor : bool
         Model power capping.
+    folding : path, sequence or mapping, optional
+        How a streaming pipeline is folded: FINN's folding JSON, an hls4ml configuration, or (PE, SIMD) pairs of its
+        matrix units; see `accelsim.architectures.fpga.designs.apply`. Without it a search decides.
     seed : int
         Of anything random; part of the stamp.
 
@@ -111,7 +115,7 @@ def simulate(
     """
     device: Any = load_hardware(hardware)
     graph = load_workload(workload, dims=dims, phase=phase, context=context)
-    options = _options(fidelity, stack, sparsity, cold, governor)
+    options = replace(_options(fidelity, stack, sparsity, cold, governor), folding=_folding(folding, device))
     split = Parallel.of(devices, parallel)
     architecture = architecture_of(device.kind)
     notes: list[str] = []
@@ -134,7 +138,10 @@ def simulate(
     if context is not None:
         request["context"] = context
     per_replica = -(-batch // split.data) if isinstance(batch, int) else batch
-    shared = shard(with_precision(graph.with_batch(per_replica), formats), split.tensor)
+    sized = graph.with_batch(per_replica)
+    if precision is not None or not _runs_as_it_is(graph, architecture, device):
+        sized = with_precision(sized, formats)
+    shared = shard(sized, split.tensor)
     try:
         parts = tuple(_part(architecture, stage, device, options) for stage in stages(shared, split.pipeline))
     except InfeasibleError as error:
@@ -166,6 +173,16 @@ def _check_memory(program: Program) -> None:
     raise InfeasibleError("memory", f"{si(need, 'B')} ({detail})", f"{si(have, 'B')} per device", hint)
 
 
+def _folding(source: Any, device: Device) -> Any:
+    if source is None:
+        return None
+    if device.kind != "fpga":
+        raise RequestError("only streaming pipelines have a folding", device.name)
+    from accelsim.architectures.fpga.designs import read
+
+    return read(source)
+
+
 def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: bool) -> Options:
     if fidelity not in FIDELITIES:
         raise RequestError(f"unknown fidelity '{fidelity}'", hint=did_you_mean(fidelity, FIDELITIES))
@@ -174,6 +191,12 @@ def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: boo
     if sparsity not in ("dense", "2:4"):
         raise RequestError(f"unknown sparsity '{sparsity}'", hint=did_you_mean(sparsity, ("dense", "2:4")))
     return Options(fidelity, stack, sparsity, cold, governor)  # type: ignore[arg-type]
+
+
+def _runs_as_it_is(graph: Graph, architecture: Architecture, device: Device) -> bool:
+    """Whether a device takes a quantised model with the formats of its file, which may differ by layer and role."""
+    products = [t.precision for op in graph if op.flops for t in op.inputs[:2]]
+    return bool(products) and all(p.is_integer and architecture.supports(device, p.name) for p in products)
 
 
 def _default_precision(graph: Graph, supported: tuple[str, ...], device: Device, notes: list[str]) -> str:
@@ -271,7 +294,7 @@ def _times(part: Part, notes: list[str]) -> _Timed:
     event = program.options.fidelity == "event"
     if timing is not None:
         interval_s = timing.interval_s * program.graph.batch
-        if not event:
+        if not event or timing.simulated:
             return _Timed(timing.latency_s, interval_s, lambda: execute.pipelined(program, costs, timing))
         held, latency_s = execute.event_pipeline(program, costs, timing)
         if program.graph.batch > execute.EVENT_ITEMS:

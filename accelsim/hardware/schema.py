@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from accelsim.core.errors import UnitError, UnknownNameError
 from accelsim.core.precision import precision
@@ -249,6 +249,12 @@ class Array(Section):
     """Multiply-accumulates per processing element and cycle, by precision."""
     double_buffered: bool = True
     """The next fold's stationary operand loads while this one streams."""
+    swaps_operands: bool = False
+    """Of a product of two activations, either may be the one that stays in the array."""
+    sparse_speedup: Annotated[float, Field(ge=1)] = 1.0
+    """Rate factor of N:M sparse weights; 1 where the arrays have no such mode."""
+    skips_zeros: bool = False
+    """Products with a zero weight take no time (ideal: elements never wait for each other)."""
 
 
 class Scratchpad(Section):
@@ -259,6 +265,8 @@ class Scratchpad(Section):
     filter_bytes: Bytes | None = Field(default=None, alias="filter")
     ofmap_bytes: Bytes | None = Field(default=None, alias="ofmap")
     bandwidth_bytes_per_s: BytesPerSecond | None = Field(default=None, alias="bandwidth")
+    keeps_weights: bool = False
+    """Weights that fit beside the largest activations stay from one run to the next."""
 
 
 class VectorUnit(Section):
@@ -308,6 +316,9 @@ class Dataflow(Section):
     """Widest DMA interface."""
     driver_s: Seconds = Field(default=0.0, alias="driver")
     """Host time to start one batch."""
+    weights: Literal["decoupled", "embedded"] = "decoupled"
+    """``decoupled``: one memory per unit, all PE side by side. ``embedded``: high-level synthesis gives each PE a
+    memory of its own, and arrays take the block RAMs that synthesis infers."""
     precisions: tuple[PrecisionName, ...] = ("int8", "int4", "int2", "int1")
 
 
@@ -324,6 +335,16 @@ class Overlay(Section):
     instruction_s: Seconds = Field(default=0.0, alias="instruction")
     """Overhead of each layer."""
     driver_s: Seconds = Field(default=0.0, alias="driver")
+    """Host time of a batch: runtime and scheduling."""
+    preprocess_s: Seconds = Field(default=0.0, alias="preprocess")
+    """Host time per input element of the first image; later images are prepared while the engine runs."""
+    port_bytes_per_s: BytesPerSecond | None = Field(default=None, alias="port")
+    """What one core's memory ports take; by default all of the memory's rate."""
+    depthwise: Fraction = 1.0
+    """Share of the pixel x input lanes that a depthwise layer uses."""
+    band_low: Annotated[float, Field(gt=0, le=1)] | None = None
+    band_high: Annotated[float, Field(ge=1)] | None = None
+    """Measured over predicted latency, 10 % and 90 % quantiles of the rows that the constants were fitted on."""
     precisions: tuple[PrecisionName, ...] = ("int8",)
 
 
@@ -334,6 +355,12 @@ class FpgaDevice(Device):
     fabric: Fabric
     dataflow: Dataflow | None = None
     overlay: Overlay | None = None
+
+    @model_validator(mode="after")
+    def _has_an_engine(self) -> FpgaDevice:
+        if self.dataflow is None and self.overlay is None:
+            raise ValueError("neither a 'dataflow' nor an 'overlay' section says what the fabric carries")
+        return self
 
     @property
     def precisions(self) -> tuple[str, ...]:

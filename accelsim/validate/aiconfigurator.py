@@ -238,10 +238,10 @@ def moe(device: str, *, versions: Versions = "newest", flagged: bool = False) ->
         name: 0.0 if name == "balanced" else float(name.removeprefix("power_law_")) for name in law.unique()
     }
     frame["skew"] = law.map(skews)
-    layer = frame[["hidden_size", "inter_size", "topk", "num_experts"]]
+    layer = frame[["hidden_size", "inter_size", "topk", "num_experts"]].to_numpy()
     open_shape = np.zeros(len(frame), dtype=bool)
     for sizes in _UNGATED:
-        open_shape |= (layer == sizes).all(axis=1).to_numpy()
+        open_shape |= (layer == np.array(sizes)).all(axis=1)
     kernels = frame["kernel"].astype(str)
     gated = kernels.map({k: k.startswith(_ALWAYS_GATED) for k in kernels.unique()})
     frame["gated"] = gated.to_numpy() | ~open_shape
@@ -337,7 +337,7 @@ def _read(
     parts = []
     for table in found:
         have = set(pq.read_schema(table.path).names)
-        wanted = [c for c in ("kernel_source", "framework", dtype, *columns, "latency") if c in have]
+        wanted = [c for c in ("kernel_source", "framework", dtype, *columns, "latency", "power") if c in have]
         part = pd.read_parquet(table.path, columns=wanted)
         if table.backend != "nccl" and "framework" in have:  # some folders hold another framework's table
             part = part[part["framework"].str.lower() == table.backend]
@@ -347,7 +347,9 @@ def _read(
         parts.append(part.drop(columns="framework", errors="ignore"))
     if not parts:
         raise RequestError(f"no {family} measurements of {device}")
-    frame = pd.concat(parts, ignore_index=True).rename(columns={dtype: "dtype", "kernel_source": "kernel"})
+    frame = pd.concat(parts, ignore_index=True).rename(
+        columns={dtype: "dtype", "kernel_source": "kernel", "power": "power_w"}
+    )
     frame["latency_s"] = frame.pop("latency") * 1e-3  # the package is in milliseconds
     frame = frame[np.isfinite(frame["latency_s"]) & (frame["latency_s"] > 0)]
     key = ["backend", "dtype", *columns]
@@ -419,5 +421,6 @@ def _finish(frame: pd.DataFrame, device: str, shape: tuple[str, ...], flagged: b
     if not flagged:
         frame = frame[frame["flag"] == ""]
     text = ["device", "backend", "version", "dtype", "kernel", "includes", "flag", "conditions"]
-    frame = frame[["op", "precision", *shape, "latency_s", "repeats", *text]]
+    power = ["power_w"] if "power_w" in frame.columns else []
+    frame = frame[["op", "precision", *shape, "latency_s", "repeats", *power, *text]]
     return frame.astype(dict.fromkeys(["op", "precision", *text], "category")).reset_index(drop=True)

@@ -48,7 +48,7 @@ def load(path: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         Rows of ``gemm``, ``conv2d``, ``rnn``, ``lstm`` and ``gru``; ``kernel`` is cuDNN's algorithm of a
-        convolution, ``conditions`` the transposition of a product's operands (BLAS order). Recurrent layers
+        convolution, ``conditions`` the transposition of a product's operands in BLAS order. Recurrent layers
         were run without an input product (``input`` 0), as the sheet's own FLOP count shows. Rows that the
         sheet has twice are one row with the median time.
 
@@ -119,10 +119,11 @@ def _seconds(cell: Any) -> float | None:
 
 
 def _gemm(row: tuple[Any, ...]) -> dict[str, Any]:
-    m, n, k, left, right = row[2:7]
+    rows, columns, k, left, right = row[2:7]
+    # BLAS stores by column: its (M, N) result is the (N, M) result of the row-major product that we describe.
     return {
-        "m": m,
-        "n": n,
+        "m": columns,
+        "n": rows,
         "k": k,
         "conditions": f"{left}{right}",
         "kernel": "",

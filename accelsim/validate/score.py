@@ -88,9 +88,9 @@ def intervals(frame: pd.DataFrame, level: float, by: Sequence[str] = ()) -> pd.D
     Returns
     -------
     DataFrame
-        ``rows``; ``coverage_pct`` share of measurements inside (on the edge counts); ``half_width_pct`` median
-        of half the band over the prediction; ``interval_score_pct`` mean of `interval_score_pct`, lower is
-        better.
+        ``rows`` with a band; ``coverage_pct`` share of measurements inside (on the edge counts);
+        ``half_width_pct`` median of half the band over the prediction; ``interval_score_pct`` mean of
+        `interval_score_pct`, lower is better.
     """
     import pandas as pd
 
@@ -120,7 +120,7 @@ def intervals(frame: pd.DataFrame, level: float, by: Sequence[str] = ()) -> pd.D
 def interval_score_pct(
     low_s: npt.ArrayLike, high_s: npt.ArrayLike, measured_s: npt.ArrayLike, level: float
 ) -> Array:
-    """Width of each band plus 2 / (1 - level) times the distance by which it misses, over the measurement [%].
+    """Width of each band plus 2 / (1 - level) times the distance by which it misses, in % of the measurement.
 
     The interval score of Gneiting and Raftery 2007, doi:10.1198/016214506000001437, equation 43, whose
     expectation the true quantiles minimise.

@@ -1,4 +1,4 @@
-"""Fusion groups partition the graph, keep its order, and exchange with memory exactly what crosses their border."""
+"""Fusion groups partition the graph, keep its order, and exchange exactly what crosses their border."""
 
 from __future__ import annotations
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.fpga import designs
 from accelsim.architectures.fpga.build import build
 from accelsim.architectures.fpga.fifo import with_fifos
-from accelsim.architectures.fpga.folding import Plan, fold, fold_with, planned
+from accelsim.architectures.fpga.folding import Plan, fold, planned
 from accelsim.architectures.fpga.network import Network, Part, Stage
+from accelsim.architectures.fpga.options import Floats
 from accelsim.architectures.fpga.options import Options as Folding
 from accelsim.architectures.fpga.resources import STAGE, Budget
-from accelsim.architectures.fpga.timing import Frame, Port, analytic_cycles, first_frame, port
+from accelsim.architectures.fpga.timing import Port, Run, analytic_cycles, pace, port, run
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.units import si
 from accelsim.hardware.schema import Dataflow, FpgaDevice
 from accelsim.workload.graph import Graph, Op, Tensor
 
 NAN = float("nan")
+EVENT_FRAMES = 4
+"""Frames that the event simulation follows through a pipeline."""
+
+EVENT_PIXELS = 5e5
+"""Pixels of all stages that it follows at the most; then fewer frames."""
+
 PRODUCTS = frozenset({"conv", "matmul", "attention", "lstm", "gru"})
 
 
@@ -36,8 +44,8 @@ class Design:
         Cycles between frames: the slowest stage, or the DRAM interface that all DMA share [cycles].
     first : float
         Cycles of the first frame [cycles].
-    frame : Frame
-        When each stage starts and finishes it.
+    frame : Run
+        The first frame through the pipeline.
     """
 
     network: Network
@@ -45,7 +53,7 @@ class Design:
     ports: tuple[Port | None, ...]
     interval: float
     first: float
-    frame: Frame
+    frame: Run
 
     def batch_cycles(self, batch: int) -> float:
         """T(b) = T(1) + (b - 1) II [cycles]."""
@@ -111,17 +119,20 @@ def _designs(point: _Point) -> tuple[Design, ...]:
     """The pipelines that the search offers, each with its first frame simulated."""
     network = _network(point)
     ports = _ports(network, point.device)
-    fabric = point.device.fabric
-    plans = fold(network.stages, Budget.of(fabric), fabric.technology, _beats(ports))
+    fabric, embedded = point.device.fabric, _engine(point.device).weights == "embedded"
+    plans = fold(network.stages, Budget.of(fabric), fabric.technology, _beats(ports), embedded=embedded)
     return tuple(_timed(network, plan, ports, point.device) for plan in plans)
 
 
-def _given(point: _Point, folding: Sequence[Any] | Mapping[str, Any]) -> Design:
+def _given(point: _Point, folding: Any) -> tuple[Design, tuple[str, ...]]:
+    """The pipeline of a design file, and what is to be said about it."""
     network = _network(point)
+    engine, fabric = _engine(point.device), point.device.fabric
+    found = designs.apply(network.stages, folding, fabric.technology, embedded=engine.weights == "embedded")
+    network = replace(network, stages=found.stages)
     ports = _ports(network, point.device)
-    rows = fold_with(network.stages, folding, point.device.fabric.technology)
-    plan = planned(rows, Budget.of(point.device.fabric), _beats(ports))
-    return _timed(network, plan, ports, point.device)
+    plan = planned(found.rows, Budget.of(fabric), _beats(ports))
+    return _timed(network, plan, ports, point.device), found.notes
 
 
 def _ports(network: Network, device: FpgaDevice) -> tuple[Port | None, ...]:
@@ -142,8 +153,7 @@ def _beats(ports: Sequence[Port | None]) -> float:
 
 
 def _timed(network: Network, plan: Plan, ports: tuple[Port | None, ...], device: FpgaDevice) -> Design:
-    latency_cycles = device.memory.latency_s * _engine(device).clock_hz
-    frame = first_frame(network, plan.rows, ports, latency_cycles)
+    frame = run(network.stages, network.depths, pace(network, plan.rows, ports, _dram_latency(device)))
     shared = sum(p.memory_cycles for p in ports if p is not None)
     interval = max(plan.interval, shared)
     return Design(network, plan, ports, interval, max(float(frame.finish.max()), interval), frame)
@@ -171,19 +181,8 @@ def check_precision(graph: Graph, supported: Sequence[str]) -> None:
                 )
 
 
-def lower(
-    graph: Graph,
-    device: FpgaDevice,
-    options: Options,
-    folding: Sequence[Any] | Mapping[str, Any] | None = None,
-) -> PipelineProgram:
+def lower(graph: Graph, device: FpgaDevice, options: Options) -> PipelineProgram:
     """Build the pipeline of a graph.
-
-    Parameters
-    ----------
-    graph, device, options
-    folding : sequence or mapping, optional
-        A given folding, see `fold_with`; the search decides without.
 
     Raises
     ------
@@ -194,10 +193,11 @@ def lower(
     check_precision(graph, engine.precisions)
     base = graph.with_batch(1) if graph.batch > 1 else graph
     point = _Point(base, device)
-    if folding is None:
+    said: tuple[str, ...] = ()
+    if options.folding is None:
         design = min(_designs(point), key=lambda d: d.batch_cycles(graph.batch))
     else:
-        design = _given(point, folding)
+        design, said = _given(point, options.folding)
     kernels = _kernels(design.network)
     resident = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
     tables = sum(t.size_bytes for op in graph if op.kind == "gather" for t in op.weights)
@@ -218,7 +218,7 @@ def lower(
         "interval_exact": plan.exact,
         "folding": {s.name: (int(r.pe[0]), int(r.simd[0])) for s, r in zip(design.network.stages, plan.rows)},
     }
-    notes = _notes(design, device, options)
+    notes = (*said, *_notes(design, device, options))
     return PipelineProgram(
         graph, device, options, kernels, "pipeline", resident + tables, notes, parameters, design
     )
@@ -415,14 +415,39 @@ def pipeline(program: PipelineProgram, costs: tuple[KernelCost, ...]) -> Pipelin
         interval = max(c.latency_s for c in costs)
         total = engine.driver_s + interval * batch
         return Pipeline(total, interval, (engine.driver_s,) * len(costs), (total,) * len(costs))
-    total = engine.driver_s + design.batch_cycles(batch) / clock
-    later = engine.driver_s + (batch - 1) * design.interval / clock
+    event = program.options.fidelity == "event"
+    starts, ends, interval = _followed(design, device, batch) if event else _closed(design, batch)
+    total = engine.driver_s + max(float(ends.max()), batch * design.interval) / clock
     start, finish = [], []
     for kernel in program.kernels:
-        inside = kernel.stages if isinstance(kernel, StageKernel) else ()
-        start.append(engine.driver_s + min(float(design.frame.start[i]) for i in inside) / clock)
-        finish.append(later + max(float(design.frame.finish[i]) for i in inside) / clock)
-    return Pipeline(total, design.interval / clock, tuple(start), tuple(finish))
+        inside = list(kernel.stages) if isinstance(kernel, StageKernel) else []
+        start.append(engine.driver_s + float(starts[inside].min()) / clock)
+        finish.append(engine.driver_s + float(ends[inside].max()) / clock)
+    return Pipeline(total, interval / clock, tuple(start), tuple(finish), event)
+
+
+def _closed(design: Design, batch: int) -> tuple[Floats, Floats, float]:
+    """(start, end, interval) of each stage: the first frame, then one frame per interval [cycles]."""
+    later = (batch - 1) * design.interval
+    return design.frame.start, design.frame.finish[0] + later, design.interval
+
+
+def _followed(design: Design, device: FpgaDevice, batch: int) -> tuple[Floats, Floats, float]:
+    """The same from simpy processes that pass every pixel of the first frames; later ones repeat the last interval."""
+    from accelsim.architectures.fpga.event import simulate
+
+    pixels = sum(s.unit.pixels for s in design.network.stages)
+    frames = max(1, min(batch, EVENT_FRAMES, int(EVENT_PIXELS // pixels)))
+    times = pace(design.network, design.plan.rows, design.ports, _dram_latency(device))
+    told = simulate(design.network.stages, design.network.depths, times, frames)
+    last = told.finish[-1].max() - told.finish[-2].max() if frames > 1 else design.interval
+    interval = max(float(last), design.interval)
+    return told.start, told.finish[-1] + (batch - frames) * interval, interval
+
+
+def _dram_latency(device: FpgaDevice) -> float:
+    """Time from asking DRAM to the first word [cycles]."""
+    return device.memory.latency_s * _engine(device).clock_hz
 
 
 def interval(program: Program, latency_s: float) -> Interval:

@@ -6,11 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.architectures.fpga.network import Edge, Network, Stage, Unit
+from accelsim.core.errors import GraphError
+
+if TYPE_CHECKING:
+    from accelsim.architectures.fpga.timing import Pace
 
 SLACK = 2
 """Pixels that a stream holds beside what its reader needs at once."""
@@ -89,8 +94,8 @@ def depths(stages: Sequence[Stage]) -> tuple[tuple[int, ...], ...]:
         early = np.array([s.unit.kind != "global_pool" for s in stages])
         zero = np.zeros(n)
         simulate(
-            w.outputs, _FRAME_CYCLES / w.outputs, zero, zero, early, zero, w.offsets, w.edges,
-            w.reader_offsets, w.readers, w.reader_stages, np.zeros(n), np.zeros(n), fill,
+            1, w.outputs, _FRAME_CYCLES / w.outputs, zero, zero, early, zero, w.offsets, w.edges,
+            w.reader_offsets, w.readers, w.reader_stages, np.zeros(n), np.zeros((1, n)), fill,
         )  # fmt: skip
         for index, join in enumerate(joining):
             if join:
@@ -129,3 +134,79 @@ def with_fifos(network: Network) -> Network:
                     extra += depth * pixel_bits(network.stages[edge.source].unit)
         changed.append(stage if not extra else replace(stage, unit=replace(stage.unit, bypass_bits=extra)))
     return replace(network, stages=tuple(changed), depths=found)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """FIFOs of a folded pipeline, by stage and input.
+
+    Attributes
+    ----------
+    words : tuple of tuple of int
+        Depth of each FIFO in words of its writer, beside the buffer of a window [words].
+    capacities : tuple of tuple of int
+        Pixels that each edge holds with it, buffers included.
+    """
+
+    words: tuple[tuple[int, ...], ...]
+    capacities: tuple[tuple[int, ...], ...]
+
+
+def classes(most: int) -> list[int]:
+    """Depths that FIFOs come in: 2 words, 32 words, then powers of two, up to the first that holds `most` words."""
+    found = [2, 32]
+    while found[-1] < most:
+        found.append(2 * found[-1])
+    return found
+
+
+def smallest(stages: Sequence[Stage], times: Pace, words: Sequence[int], frames: int = 3) -> Sizes:
+    """The shallowest FIFOs that delay no frame, each in its size class.
+
+    With FIFOs without limit the last stages finish each frame at certain cycles. One FIFO after the other, widest
+    first, takes the smallest class with which they still do. Shallower FIFOs are never faster, so none of the
+    result can be a class smaller.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+    times : Pace
+    words : sequence of int
+        Words of one output pixel of each stage.
+    frames : int
+        Frames that follow each other.
+    """
+    from accelsim.architectures.fpga.timing import run
+
+    read = {e.source for s in stages for e in s.edges}
+    ends = [i for i in range(len(stages)) if i not in read]
+    held = [[_buffered(e, s) + frames * e.pixels for e in s.edges] for s in stages]
+    found = [[0] * len(s.edges) for s in stages]
+    goal = run(stages, held, times, frames).finish[:, ends]
+
+    def delays() -> bool:
+        try:
+            return bool(np.any(run(stages, held, times, frames).finish[:, ends] > goal + 1e-6))
+        except GraphError:  # a deadlock
+            return True
+
+    places = [(i, k) for i, s in enumerate(stages) for k in range(len(s.edges))]
+    width = {(i, k): pixel_bits(stages[stages[i].edges[k].source].unit) for i, k in places}
+    for i, k in sorted(places, key=lambda place: -width[place]):
+        edge = stages[i].edges[k]
+        per_pixel = max(words[edge.source], 1)
+        sizes = classes(frames * edge.pixels * per_pixel)
+        low, high = 0, len(sizes) - 1
+        while low < high:
+            middle = (low + high) // 2
+            held[i][k] = _buffered(edge, stages[i]) + ceil(sizes[middle] / per_pixel)
+            low, high = (middle + 1, high) if delays() else (low, middle)
+        found[i][k] = sizes[low]
+        held[i][k] = _buffered(edge, stages[i]) + ceil(sizes[low] / per_pixel)
+    return Sizes(tuple(map(tuple, found)), tuple(map(tuple, held)))
+
+
+def _buffered(edge: Edge, stage: Stage) -> int:
+    """Pixels that a reader holds itself."""
+    window = stage.unit.window
+    return window.buffer if edge.mode == "window" and window is not None else 0

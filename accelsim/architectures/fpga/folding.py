@@ -16,14 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from accelsim.architectures.fpga.network import Stage, Unit
 from accelsim.architectures.fpga.options import Floats, Ints, Options, evaluate, options
 from accelsim.architectures.fpga.resources import FF_PER_LUT, Budget, named
-from accelsim.core.errors import RequestError
 from accelsim.core.outcome import InfeasibleError
 
 # Prices in LUTs of a DSP block, a BRAM18 and a URAM. The grid spans the ratios of real parts (60-350 LUT per
@@ -74,10 +72,10 @@ class _Table:
 
 
 @lru_cache(maxsize=4096)
-def _table(unit: Unit, technology: str) -> _Table:
+def _table(unit: Unit, technology: str, embedded: bool = False) -> _Table:
     from accelsim.architectures.fpga.search import chain
 
-    found = options(unit, technology)
+    found = options(unit, technology, embedded)
     found = found.take(np.argsort(found.cycles, kind="stable"))
     cost = np.empty((len(PRICES), len(found)))
     for p, (lut, dsp, bram, uram) in enumerate(PRICES):
@@ -91,7 +89,9 @@ def _table(unit: Unit, technology: str) -> _Table:
     return _Table(found, np.minimum.accumulate(cost, axis=1), chains)
 
 
-def fold(stages: Sequence[Stage], budget: Budget, technology: str, floor: float = 0.0) -> tuple[Plan, ...]:
+def fold(
+    stages: Sequence[Stage], budget: Budget, technology: str, floor: float = 0.0, *, embedded: bool = False
+) -> tuple[Plan, ...]:
     """The pipelines with the smallest interval that fits, one for each price vector that finds one.
 
     Parameters
@@ -102,6 +102,8 @@ def fold(stages: Sequence[Stage], budget: Budget, technology: str, floor: float 
         Fabric family, which sets the DSP packing.
     floor : float
         Cycles per frame of the DMA; nothing is folded faster than that [cycles].
+    embedded : bool
+        See `accelsim.hardware.schema.Dataflow`.
 
     Raises
     ------
@@ -110,7 +112,7 @@ def fold(stages: Sequence[Stage], budget: Budget, technology: str, floor: float 
     """
     from accelsim.architectures.fpga.search import bound, search
 
-    tables = [_table(stage.unit, technology) for stage in stages]
+    tables = [_table(stage.unit, technology, embedded) for stage in stages]
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
     every = _joined([t.every for t in tables])
     least = np.concatenate([t.least for t in tables], axis=1)
@@ -193,66 +195,11 @@ def _pack(rows: Options, budget: Budget) -> Floats:
     return used
 
 
-def fold_with(
-    stages: Sequence[Stage], folding: Sequence[Any] | Mapping[str, Any], technology: str = "ultrascale+"
-) -> tuple[Options, ...]:
-    """Foldings that a design file gives; stages that it does not name take the cheapest folding that keeps
-    up.
-
-    Parameters
-    ----------
-    stages : sequence of Stage
-    folding : sequence or mapping
-        For each matrix and depthwise unit in order, or by stage name: ``(PE, SIMD)`` or ``{"PE": 4, "SIMD":
-        8, "generator": 8}``, where ``generator`` is the SIMD of the sliding window if it differs.
-
-    Returns
-    -------
-    tuple of Options
-        One row per stage.
-
-    Raises
-    ------
-    RequestError
-        Too many entries, an unknown name, or a PE or SIMD that does not divide its unit.
-    """
-    matrix = [s for s in stages if s.unit.kind in ("mvau", "vvau")]
-    if isinstance(folding, Mapping):
-        given = dict(folding)
-    else:
-        if len(folding) > len(matrix):
-            raise RequestError(f"{len(folding)} foldings for {len(matrix)} matrix units")
-        given = {s.name: f for s, f in zip(matrix, folding)}
-    unknown = sorted(set(given) - {s.name for s in stages})
-    if unknown:
-        from accelsim.core.errors import did_you_mean
-
-        raise RequestError(
-            f"no stage '{unknown[0]}' to fold", hint=did_you_mean(unknown[0], [s.name for s in stages])
-        )
-    rows: dict[str, Options] = {s.name: _row(s, given[s.name], technology) for s in stages if s.name in given}
-    slowest = max((float(r.cycles[0]) for r in rows.values()), default=0.0)
-    for s in stages:
-        if s.name not in rows:
-            ways = _table(s.unit, technology).chains[0]
-            last = max(int(np.searchsorted(ways.cycles, slowest, side="right")) - 1, 0)
-            rows[s.name] = ways.take(slice(last, last + 1))
-    return tuple(rows[s.name] for s in stages)
-
-
-def _row(stage: Stage, entry: Any, technology: str) -> Options:
-    unit = stage.unit
-    if isinstance(entry, Mapping):
-        pe, simd, generator = int(entry.get("PE", 1)), int(entry.get("SIMD", 1)), entry.get("generator")
-    else:
-        (pe, simd), generator = entry, None
-    columns = unit.mw if unit.kind in ("mvau", "vvau") else 1
-    if pe < 1 or simd < 1 or unit.mh % pe or columns % simd:
-        raise RequestError(f"PE {pe} x SIMD {simd} does not divide {unit.mh} x {columns}", stage.name)
-    if generator is not None and unit.channels % int(generator):
-        raise RequestError(f"generator SIMD {generator} does not divide {unit.channels} channels", stage.name)
-    lanes = None if generator is None else np.array([int(generator)])
-    return evaluate(unit, technology, np.array([pe]), np.array([simd]), lanes)
+def slowest_that_meets(unit: Unit, technology: str, cycles: float, *, embedded: bool = False) -> Options:
+    """The folding of a unit's cheapest chain that just takes no more than `cycles`, else its fastest."""
+    ways = _table(unit, technology, embedded).chains[0]
+    last = max(int(np.searchsorted(ways.cycles, cycles, side="right")) - 1, 0)
+    return ways.take(slice(last, last + 1))
 
 
 def planned(rows: Sequence[Options], budget: Budget, floor: float = 0.0) -> Plan:
@@ -264,7 +211,9 @@ def planned(rows: Sequence[Options], budget: Budget, floor: float = 0.0) -> Plan
         They do not fit the budget.
     """
     every = _joined(rows)
-    used = _pack(every, budget)
+    fixed = float(every.fixed_uram.sum())
+    used = _pack(every, replace(budget, uram=budget.uram - fixed))
+    used[3] += fixed
     if np.any(used > np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])):
         _refuse(every, budget)
     interval = max(float(every.cycles.max()), floor)

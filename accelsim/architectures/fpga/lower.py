@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from accelsim.architectures.base import Interval, KernelCost, Options, Pipeline, Program
 from accelsim.architectures.fpga import dataflow, overlay
 from accelsim.architectures.fpga.dataflow import PipelineProgram
@@ -24,31 +21,19 @@ class FpgaArchitecture:
     def supports(self, device: FpgaDevice, precision: str) -> bool:
         return precision in device.precisions
 
-    def lower(
-        self,
-        graph: Graph,
-        device: FpgaDevice,
-        options: Options,
-        folding: Sequence[Any] | Mapping[str, Any] | None = None,
-    ) -> Program:
+    def lower(self, graph: Graph, device: FpgaDevice, options: Options) -> Program:
         """Build the pipeline, or the overlay's program.
-
-        Parameters
-        ----------
-        graph, device, options
-        folding : sequence or mapping, optional
-            PE and SIMD of a pipeline's matrix units, see `accelsim.architectures.fpga.folding.fold_with`.
 
         Raises
         ------
         InfeasibleError
             ``precision``, ``operator``, ``resources`` or ``memory``.
         RequestError
-            A folding for an overlay, or one that does not divide its layers.
+            A folding for an overlay, one of another network, or one that is not legal.
         """
         if device.dataflow is not None:
-            return dataflow.lower(graph, device, options, folding)
-        if folding is not None:
+            return dataflow.lower(graph, device, options)
+        if options.folding is not None:
             raise RequestError("an overlay has no folding", device.name)
         return overlay.lower(graph, device, options)
 

@@ -17,7 +17,10 @@ from accelsim.architectures.fpga.resources import ceil_div
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-MEMORIES = 2  # weights; line buffer and bypass
+Memory = tuple[Any, Any, Any]
+"""Copies, width [bit] and depth [words]."""
+
+MEMORIES = 4  # weights; line buffer or bypass; stream; thresholds
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,11 @@ class Options:
         which the window's buffer takes in one pixel [cycles].
     multiplier_lut, multiplier_dsp : array
         The multipliers in either home; 0 DSP where they only fit LUTs.
-    bram18, uram, lutram : array (n, 2)
-        The two memories in each home. A memory that stays in LUTs (shallow) has its LUTs in `lut` and zeros
+    bram18, uram, lutram : array (n, 4)
+        The memories in each home. A memory that stays in LUTs (shallow) has its LUTs in `lut` and zeros
         here.
+    fixed_uram : array
+        URAM that a design asks for, whatever BRAM is free.
     """
 
     pe: Ints
@@ -55,6 +60,7 @@ class Options:
     bram18: Floats
     uram: Floats
     lutram: Floats
+    fixed_uram: Floats
 
     def __len__(self) -> int:
         return len(self.pe)
@@ -93,15 +99,21 @@ def _legal(unit: Unit) -> tuple[Ints, Ints]:
 
 
 @lru_cache(maxsize=4096)
-def options(unit: Unit, technology: str) -> Options:
+def options(unit: Unit, technology: str, embedded: bool = False) -> Options:
     """All legal foldings of a unit on a technology, slowest first and cheapest first among equals."""
     pe, simd = _legal(unit)
-    found = evaluate(unit, technology, pe, simd)
+    found = evaluate(unit, technology, pe, simd, embedded=embedded)
     return found.take(np.lexsort((found.lut + found.multiplier_lut, -found.cycles)))
 
 
 def evaluate(
-    unit: Unit, technology: str, pe: Ints, simd: Ints, generator_simd: Ints | None = None
+    unit: Unit,
+    technology: str,
+    pe: Ints,
+    simd: Ints,
+    generator_simd: Ints | None = None,
+    *,
+    embedded: bool = False,
 ) -> Options:
     """Cycles and resources of given foldings.
 
@@ -110,13 +122,16 @@ def evaluate(
     pe, simd : array
     generator_simd : array, optional
         SIMD of the sliding-window generator where a design sets it apart from its matrix unit's.
+    embedded : bool
+        Each PE has a weight memory of its own, see `accelsim.hardware.schema.Dataflow`.
     """
     n = len(pe)
     zero: Any = np.zeros(n)
     cycles = unit_cycles(unit, pe, simd, generator_simd)
     lut: Any
     mult_lut, mult_dsp, dsp = zero, zero, zero
-    memories: list[tuple[Any, Any]] = [(zero, zero), (zero, zero)]
+    memories: list[Memory] = []
+    thresholds: Memory = (1, zero, zero)
     intel = technology in ("arria10", "stratix10", "agilex")
     width_in, width_out = simd * unit.act_bits, pe * unit.out_bits
     if unit.kind in ("mvau", "vvau"):
@@ -127,37 +142,54 @@ def evaluate(
         if min(w, a) > 1:
             mult_dsp = res.multiplier_dsp(pe, simd, w, a, technology, shared=unit.kind == "mvau")
         if unit.requantised:
-            lut, dsp = _requantised(unit, pe, acc, lut)
+            lut, dsp, thresholds = _requantised(unit, pe, acc, lut, embedded)
         copies = 2 if unit.dynamic else 1
         words = np.maximum(ceil_div(unit.weights * copies, pe * simd), 1)
-        memories[0] = (pe * simd * w, np.where(words > 1, words, 0))  # one word is a constant: wires
+        depth = np.where(words > 1, words, 0)  # one word is a constant: wires
+        memories.append((pe, simd * w, depth) if embedded else (1, pe * simd * w, depth))
         if unit.kind == "vvau":
             width_in = pe * a
     elif unit.kind.startswith("dma"):
         lut = res.DMA_LUT + zero
     elif unit.kind == "row":
         lut, dsp = res.CONTROL_LUT + res.ROW_LUT_PER_LANE * pe, 4.0 * pe
-        memories[0] = (pe * unit.act_bits, 2 * (unit.mh // pe))
+        memories.append((1, pe * unit.act_bits, 2 * (unit.mh // pe)))
     else:
         width_in = pe * unit.act_bits
         lut = res.CONTROL_LUT / 3 + pe * (unit.act_bits + 1.0)
         if unit.kind == "reorder":
-            memories[0] = (pe * unit.act_bits, 2 * unit.pixels * (unit.mh // pe))
+            memories.append((1, pe * unit.act_bits, 2 * unit.pixels * (unit.mh // pe)))
         if unit.requantised:
-            lut, dsp = _requantised(unit, pe, unit.act_bits + 2.0, lut)
+            lut, dsp, thresholds = _requantised(unit, pe, unit.act_bits + 2.0, lut, embedded)
+    if not memories:
+        memories.append((1, zero, zero))
     if unit.window is not None and unit.window.taps > 1:
         lut = lut + res.CONTROL_LUT
-        memories[1] = _line_buffer(unit, pe, simd)
+        memories.append(_line_buffer(unit, pe, simd, embedded))
     elif unit.bypass_bits:
-        memories[1] = (width_in, ceil_div(unit.bypass_bits, width_in))
+        memories.append((1, width_in, ceil_div(unit.bypass_bits, width_in)))
+    else:
+        memories.append((1, zero, zero))
+    if embedded and unit.kind.startswith("dma"):
+        memories.append((1, res.BURST_BITS, res.BURST_WORDS))
+    elif embedded and unit.pixels_in > 1:
+        memories.append((1, width_in, res.STREAM_WORDS))
+    else:
+        memories.append((1, zero, zero))
+    memories.append(thresholds)
     lut = lut + res.fifo_lut(width_in) + res.width_converter_lut(width_in, width_out) / 2
     bram, ultra, distributed = np.zeros((n, MEMORIES)), np.zeros((n, MEMORIES)), np.zeros((n, MEMORIES))
-    for column, (width, depth) in enumerate(memories):
-        in_luts = res.lutram(width, depth)
-        movable = np.asarray(depth) > res.LUTRAM_MAX_DEPTH
+    for column, (copies, width, depth) in enumerate(memories):
+        in_luts = copies * res.lutram(width, depth)
+        if embedded:
+            movable = np.asarray(width) * np.asarray(depth) > res.HLS_LUTRAM_BITS
+            blocks = res.bram18_inferred(width, depth)
+        else:
+            movable = np.asarray(depth) > res.LUTRAM_MAX_DEPTH
+            blocks = res.m20k(width, depth) if intel else res.bram18(width, depth)
         lut = lut + np.where(movable, 0, in_luts)
-        bram[:, column] = np.where(movable, res.m20k(width, depth) if intel else res.bram18(width, depth), 0)
-        ultra[:, column] = np.where(movable & (not intel), res.uram(width, depth), 0)
+        bram[:, column] = np.where(movable, copies * blocks, 0)
+        ultra[:, column] = np.where(movable & (not intel), copies * res.uram(width, depth), 0)
         distributed[:, column] = np.where(movable, in_luts, 0)
     stream, tail, accept = pixel_cycles(unit, pe, simd, generator_simd)
     return Options(
@@ -174,6 +206,7 @@ def evaluate(
         bram18=bram,
         uram=ultra,
         lutram=distributed,
+        fixed_uram=np.zeros(n),
     )
 
 
@@ -181,26 +214,37 @@ def _column(values: Any, n: int) -> Floats:
     return np.broadcast_to(np.asarray(values, dtype=np.float64), n).copy()
 
 
-def _requantised(unit: Unit, pe: Ints, acc: Any, lut: Any) -> tuple[Any, Any]:
-    """Logic of the thresholds, or of a multiply-shift requantiser with one DSP block per PE where the output
-    is wide."""
-    if unit.out_bits <= res.THRESHOLD_MAX_BITS:
-        return lut + res.threshold_lut(pe, unit.out_bits, acc, unit.mh // pe), np.zeros(len(pe))
-    return lut + pe * (acc + 2.0 * unit.out_bits), 1.0 * pe
+def _requantised(unit: Unit, pe: Ints, acc: Any, lut: Any, embedded: bool) -> tuple[Any, Any, Memory]:
+    """(logic, DSP blocks, memory) with the thresholds, or with a multiply-shift requantiser of one DSP block per PE
+    where the output is wide. Embedded designs hold thresholds in arrays of their own."""
+    words, none = unit.mh // pe, (1, 0.0 * pe, 0.0 * pe)
+    if unit.out_bits > res.THRESHOLD_MAX_BITS:
+        return lut + pe * (acc + 2.0 * unit.out_bits), 1.0 * pe, none
+    if not embedded:
+        return lut + res.threshold_search_lut(pe, unit.out_bits, acc, words), np.zeros(len(pe)), none
+    levels = 2**unit.out_bits - 1
+    return lut + res.SYNTHESIS_FACTOR * pe * levels * acc, np.zeros(len(pe)), (pe * levels, acc, words)
 
 
-def _line_buffer(unit: Unit, pe: Ints, simd: Ints) -> tuple[Any, Any]:
-    """(width, depth) of the sliding window's buffer; whole windows in parallel need their rows side by
-    side."""
-    window = unit.window
-    if window is None:
-        return np.zeros(len(pe)), np.zeros(len(pe))
+def _line_buffer(unit: Unit, pe: Ints, simd: Ints, embedded: bool) -> Memory:
+    """The sliding window's buffer; whole windows in parallel need their rows side by side.
+
+    Embedded designs hold ceil(kh / sh) + 1 buffers of sh rows each, as the generator of finn-hlslib does.
+    """
+    w = unit.window
+    if w is None:
+        return 1, 0.0 * pe, 0.0 * pe
     lanes = np.gcd(simd, unit.channels) if unit.kind == "mvau" else pe
     whole = (simd > unit.channels) if unit.kind == "mvau" else (simd > 1)
-    width, depth = lanes * unit.act_bits, window.buffer * (unit.channels // lanes)
-    rows = max(window.kernel_h - 1, 1)
-    return np.where(whole, rows * unit.channels * unit.act_bits, width), np.where(
-        whole, window.padded_w, depth
+    folds = unit.channels // lanes
+    copies, depth = (
+        (-(-w.kernel_h // w.stride_h) + 1, w.stride_h * w.padded_w * folds) if embedded else (1, w.buffer * folds)
+    )
+    rows = max(w.kernel_h - 1, 1)
+    return (
+        np.where(whole, 1, copies),
+        np.where(whole, rows * unit.channels * unit.act_bits, lanes * unit.act_bits),
+        np.where(whole, w.padded_w, depth),
     )
 
 

@@ -105,10 +105,11 @@ def _engine(device: FpgaDevice) -> Overlay:
 
 
 def array_cycles(op: Op, nest: LoopNest, engine: Overlay, images: int) -> float:
-    """Cycles of one image of a product: ceil(pixels / PP) ceil(C / ICP) ceil(K / OCP) taps [cycles].
+    """Cycles of one image of a product: rows ceil(width / PP) ceil(C / ICP) ceil(K / OCP) taps [cycles].
 
-    A depthwise convolution has one input channel per output channel, so only PP x ICP of the multipliers
-    work: ceil(pixels / PP) ceil(C / ICP) taps. Other groups run one after the other.
+    The pixels that are computed at once lie in one row. A depthwise convolution has one input channel per output
+    channel, so a share of PP x ICP lanes works at the most: rows ceil(width / PP) ceil(C / ICP) taps / share. Other
+    groups run one after the other.
     """
     pp, icp, ocp = engine.pixel_parallel, engine.input_parallel, engine.output_parallel
     pixels, batch, share = float(nest.m), float(nest.batch), nest.share
@@ -118,11 +119,13 @@ def array_cycles(op: Op, nest: LoopNest, engine: Overlay, images: int) -> float:
         batch /= images
     else:
         share /= images
+    width = op.outputs[0].shape[-1] if op.kind == "conv" else pixels
+    rows = pixels / width * ceil(width / pp)
     channels = nest.k_loops.get("c", nest.k)
     taps = nest.k // channels
     if op.kind == "conv" and channels == 1 and nest.n == 1 and nest.batch > 1:
-        return ceil(pixels / pp) * ceil(batch / icp) * taps * share
-    return batch * ceil(pixels / pp) * ceil(channels / icp) * ceil(nest.n / ocp) * taps * share * nest.steps
+        return rows * ceil(batch / icp) * taps * share / engine.depthwise
+    return batch * rows * ceil(channels / icp) * ceil(nest.n / ocp) * taps * share * nest.steps
 
 
 def roofline_cycles(nest: LoopNest, engine: Overlay, images: int) -> float:
@@ -157,7 +160,7 @@ def _layer(
     analytic = program.options.fidelity == "analytic"
     rounds = ceil(images / engine.cores)
     op = kernel.anchor
-    rate = device.memory.bandwidth_bytes_per_s * device.memory.efficiency
+    rate = _rate(device, engine, images)
     weights = sum(t.size_bytes for t in kernel.inputs if t.role == "weight")
     compulsory = kernel.bytes_compulsory
     maps = max(compulsory - weights, 0.0)
@@ -166,6 +169,9 @@ def _layer(
     overhead = 0.0 if analytic else rounds * engine.instruction_s * clock
     if first:
         overhead += engine.driver_s * clock
+        if not analytic:
+            entering = sum(t.elements for t in program.graph.inputs) / images
+            overhead += engine.preprocess_s * entering * clock
     if kernel.lane == "array":
         nests = op.work.nests
         cycles = sum((roofline_cycles if analytic else _padded(op))(nest, engine, images) for nest in nests)
@@ -178,11 +184,12 @@ def _layer(
                 compulsory,
             )
     else:
-        lanes = engine.pixel_parallel * engine.input_parallel * engine.cores
+        lanes = engine.pixel_parallel * engine.input_parallel
         work = max(sum(t.elements for t in (*op.inputs, *op.outputs) if t.role == "activation") / 2, 1)
         if op.kind == "pool":
             work = op.outputs[0].elements * prod(_kernel_size(op))
-        compute = work / lanes if kernel.lane == "channels" else 0.0
+        shared = images / engine.cores if analytic else rounds
+        compute = work / images / lanes * shared if kernel.lane == "channels" else 0.0
         moved = compulsory
     memory = moved / rate * clock
     bound = "memory" if memory > compute else "compute"
@@ -200,10 +207,20 @@ def _layer(
     )
 
 
+def _rate(device: FpgaDevice, engine: Overlay, images: int) -> float:
+    """DRAM rate of the cores that have an image: the memory's, or what their ports take [B/s]."""
+    rate = device.memory.bandwidth_bytes_per_s * device.memory.efficiency
+    if engine.port_bytes_per_s is None:
+        return rate
+    # In a last round that is not full fewer ports move data; on average images / rounds cores are at work.
+    active = images / ceil(images / engine.cores)
+    return min(rate, active * engine.port_bytes_per_s)
+
+
 def explain(program: Program, cost: KernelCost) -> str:
     """The formula behind a layer's time, with its numbers in."""
-    memory = program.device.memory
-    rate, moved = memory.bandwidth_bytes_per_s * memory.efficiency, cost.bytes_by_level["dram"]
+    device = program.device
+    rate, moved = _rate(device, _engine(device), program.graph.batch), cost.bytes_by_level["dram"]
     return (
         f"max({cost.cycles_compute:,.0f} cycles of compute, {si(moved, 'B')} at {si(rate, 'B/s')} = "
         f"{cost.cycles_memory:,.0f} cycles) + {cost.cycles_overhead:,.0f} cycles of instructions"
@@ -245,7 +262,11 @@ def _energy(device: FpgaDevice, kernel: Kernel, moved: float) -> dict[str, float
 
 
 def interval(program: Program, latency_s: float) -> Interval:
-    """Error band of an overlay's latency; assumed until it is calibrated on measured networks."""
+    """Error band of an overlay's latency: that of the rows its constants were fitted on, else assumed."""
+    engine = _engine(program.device)
+    if engine.band_low is not None and engine.band_high is not None:
+        source = program.device.quantities["overlay.band_low"].source
+        return Interval(engine.band_low * latency_s, engine.band_high * latency_s, 0.8, source)
     return Interval(
         0.6 * latency_s,
         1.8 * latency_s,

@@ -29,6 +29,9 @@ DMA_LUT = 1500.0  # assumed: an AXI data mover with its FIFOs
 ROW_LUT_PER_LANE = 900.0  # assumed: exponent table, divider and accumulator of one softmax or norm lane
 ALM_PER_LUT = 0.65  # assumed: an ALM holds two small functions and two adder bits
 FIFO_DEPTH = 32  # words of the small FIFO between two stages
+HLS_LUTRAM_BITS = 1024  # Vivado HLS: an array of its own to this size becomes distributed RAM
+STREAM_WORDS = 128  # assumed: depth that embedded designs give the streams between their layers
+BURST_BITS, BURST_WORDS = 64, 512  # assumed: burst buffer of an HLS memory interface
 
 
 def ceil_div(a: Any, b: Any) -> Any:
@@ -55,6 +58,15 @@ def bram18(width: Any, depth: Any) -> Any:
         ],
         wide,
     )
+
+
+def bram18_inferred(width: Any, depth: Any) -> Any:
+    """18-Kbit block RAMs that synthesis infers from an array: the depth rounded up to a power of two in one primitive
+    (cascaded beyond 16,384 words), side by side to the width. Simple dual port, so 36 bits wide to 512 words."""
+    width, depth = np.asarray(width), np.asarray(depth)
+    rounded = 2.0 ** np.ceil(np.log2(np.maximum(depth, 1)))
+    lanes = np.select([rounded <= d for d in (512, 1024, 2048, 4096, 8192)], [36, 18, 9, 4, 2], 1)
+    return np.where(width * depth > 0, ceil_div(width, lanes) * np.maximum(rounded / 16384, 1), 0)
 
 
 def uram(width: Any, depth: Any) -> Any:
@@ -110,10 +122,11 @@ def adder_lut(pe: Any, simd: Any, weight_bits: int, act_bits: int, acc_bits: Any
     return SYNTHESIS_FACTOR * pe * ((weight_bits + act_bits) * (2 * simd - 1) + acc_bits)
 
 
-def threshold_lut(pe: Any, out_bits: int, acc_bits: Any, words: Any) -> Any:
-    """LUTs of thresholds in distributed memory: (2^B - 1) acc (ceil(T / 64) + 1) for each PE, T words
-    each."""
-    return SYNTHESIS_FACTOR * pe * (2**out_bits - 1) * acc_bits * (ceil_div(words, 64) + 1)
+def threshold_search_lut(pe: Any, out_bits: int, acc_bits: Any, words: Any) -> Any:
+    """LUTs of thresholds in a pipelined binary search: B comparators for each PE, and level b holds 2^b T words in
+    distributed memory (the RTL unit of FINN's library)."""
+    held = sum(ceil_div(2**level * words, 64) for level in range(out_bits))
+    return SYNTHESIS_FACTOR * pe * acc_bits * (out_bits + held)
 
 
 def multiplier_dsp(
@@ -143,11 +156,6 @@ def multiplier_dsp(
     if not shared:
         return pe * simd
     return ceil_div(pe, 4 if widest <= 4 else 2) * simd
-
-
-def hls_multiplier_dsp(pe: Any, simd: Any, weight_bits: int, act_bits: int) -> Any:
-    """DSP blocks when high-level synthesis places each product on its own: P S ceil((W + A) / 48)."""
-    return pe * simd * ceil_div(weight_bits + act_bits, 48)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Pixel-level simulation of one frame through a streaming pipeline (numba).
+"""Pixel-level simulation of frames through a streaming pipeline (numba).
 
 Each stage turns input pixels into output pixels one by one. Pixel o of a stage starts when the stage is free
 and its input is there (the whole window, or the first word of a plain stream), takes `stream` cycles that
@@ -33,8 +33,22 @@ STREAM, WINDOW, ALL = 0, 1, 2
 
 
 @njit(cache=True, inline="always")
+def last_needed(g, o):  # type: ignore[no-untyped-def]
+    """Index of the last input pixel that output o needs; both count through the frames."""
+    frame, o = o // g[OUTPUTS], o % g[OUTPUTS]
+    return frame * g[PIXELS] + _last(g, o)
+
+
+@njit(cache=True, inline="always")
+def oldest_needed(g, o):  # type: ignore[no-untyped-def]
+    """Index of the oldest input pixel that output o or a later one needs; both count through the frames."""
+    frame, o = o // g[OUTPUTS], o % g[OUTPUTS]
+    return frame * g[PIXELS] + _oldest(g, o)
+
+
+@njit(cache=True, inline="always")
 def _last(g, o):  # type: ignore[no-untyped-def]
-    """Index of the last input pixel that output o needs."""
+    """`last_needed` of one frame."""
     if g[MODE] == ALL:
         return g[PIXELS] - 1
     if g[MODE] == WINDOW:
@@ -46,9 +60,7 @@ def _last(g, o):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, inline="always")
 def _oldest(g, o):  # type: ignore[no-untyped-def]
-    """Index of the oldest input pixel that output o or a later one needs; past the end there is none."""
-    if o >= g[OUTPUTS]:
-        return g[PIXELS]
+    """`oldest_needed` of one frame."""
     if g[MODE] == ALL:
         return 0
     if g[MODE] == WINDOW:
@@ -64,6 +76,7 @@ def _oldest(g, o):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def simulate(  # type: ignore[no-untyped-def]
+    frames,
     outputs,
     stream,
     tail,
@@ -79,10 +92,11 @@ def simulate(  # type: ignore[no-untyped-def]
     finish,
     fill,
 ):
-    """Run one frame.
+    """Run frames that follow each other as fast as the pipeline takes them.
 
     Parameters
     ----------
+    frames : int
     outputs : int64 (stages,)
         Output pixels.
     stream, tail, latency : float64 (stages,)
@@ -95,8 +109,8 @@ def simulate(  # type: ignore[no-untyped-def]
         Inputs of each stage.
     reader_offsets : int64 (stages + 1,), readers, reader_stages : int64 (edges,)
         Edges that read each stage, and whose they are.
-    start, finish : float64 (stages,)
-        Written.
+    start : float64 (stages,), finish : float64 (frames, stages)
+        Written: when a stage starts its first pixel, and when the last one of each frame leaves it.
     fill : int64 (edges,)
         Written: the most pixels that an edge held.
 
@@ -108,7 +122,7 @@ def simulate(  # type: ignore[no-untyped-def]
     n = len(outputs)
     base = np.zeros(n + 1, dtype=np.int64)
     for s in range(n):
-        base[s + 1] = base[s] + outputs[s]
+        base[s + 1] = base[s] + frames * outputs[s]
     first = np.zeros(base[n])
     last = np.zeros(base[n])
     taken = np.zeros(base[n])  # when the input of an output pixel is no longer needed
@@ -122,7 +136,7 @@ def simulate(  # type: ignore[no-untyped-def]
     while left > 0:
         moved = False
         for s in range(n):
-            while done[s] < outputs[s]:
+            while done[s] < frames * outputs[s]:
                 o = done[s]
                 ready = 0.0
                 complete = 0.0
@@ -130,7 +144,7 @@ def simulate(  # type: ignore[no-untyped-def]
                 for e in range(edge_offsets[s], edge_offsets[s + 1]):
                     g = edges[e]
                     source = g[SOURCE]
-                    need = _last(g, o)
+                    need = last_needed(g, o)
                     if need >= done[source]:
                         blocked = True
                         break
@@ -140,7 +154,7 @@ def simulate(  # type: ignore[no-untyped-def]
                             stored[e] += 1
                         ready = max(ready, stored_at[e])
                     else:
-                        ready = max(ready, first[base[source] + min(_oldest(g, o), need)])
+                        ready = max(ready, first[base[source] + min(oldest_needed(g, o), need)])
                         complete = max(complete, last[base[source] + need])
                 if blocked:
                     break
@@ -152,7 +166,7 @@ def simulate(  # type: ignore[no-untyped-def]
                     if slot < 0:
                         continue
                     t = reader_stages[i]
-                    while released[e] + 1 < outputs[t] and _oldest(g, released[e] + 1) <= slot:
+                    while released[e] + 1 < frames * outputs[t] and oldest_needed(g, released[e] + 1) <= slot:
                         released[e] += 1
                     if released[e] >= done[t]:
                         blocked = True
@@ -171,12 +185,13 @@ def simulate(  # type: ignore[no-untyped-def]
                     start[s] = begin
                 done[s] = o + 1
                 moved = True
-                if done[s] == outputs[s]:
-                    finish[s] = last[base[s] + o]
+                if done[s] % outputs[s] == 0:
+                    finish[o // outputs[s], s] = last[base[s] + o]
+                if done[s] == frames * outputs[s]:
                     left -= 1
         if not moved:
             for s in range(n):
-                if done[s] < outputs[s]:
+                if done[s] < frames * outputs[s]:
                     return s
     for t in range(n):
         for e in range(edge_offsets[t], edge_offsets[t + 1]):
@@ -184,9 +199,9 @@ def simulate(  # type: ignore[no-untyped-def]
             source = base[g[SOURCE]]
             passed = 0
             most = 0
-            for i in range(g[PIXELS]):
-                while passed < outputs[t] and taken[base[t] + passed] <= last[source + i]:
+            for i in range(frames * g[PIXELS]):
+                while passed < frames * outputs[t] and taken[base[t] + passed] <= last[source + i]:
                     passed += 1
-                most = max(most, i + 1 - _oldest(g, passed))
+                most = max(most, i + 1 - oldest_needed(g, passed))
             fill[e] = most
     return -1

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accelsim.architectures.fpga import cycles as cyc
 from accelsim.architectures.fpga.fifo import wiring
-from accelsim.architectures.fpga.network import Network, Unit
-from accelsim.architectures.fpga.options import Floats, Options, unit_cycles
+from accelsim.architectures.fpga.network import Network, Stage, Unit
+from accelsim.architectures.fpga.options import Floats, Ints, Options, unit_cycles
 from accelsim.core.errors import GraphError
 from accelsim.hardware.schema import FpgaDevice
 
@@ -77,32 +78,65 @@ def analytic_cycles(unit: Unit, row: Options) -> float:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One frame through an empty pipeline.
+class Run:
+    """Frames through an empty pipeline, one behind the other.
 
     Attributes
     ----------
-    start, finish : array
-        Of each stage, since the first word was asked for [cycles].
+    start : array (stages,)
+        When a stage starts, since the first word was asked for [cycles].
+    finish : array (frames, stages)
+        When the last pixel of each frame leaves a stage [cycles].
+    fill : array (edges,)
+        The most pixels that an edge held.
     """
 
     start: Floats
     finish: Floats
+    fill: Ints
 
 
-def first_frame(
+@dataclass(frozen=True)
+class Pace:
+    """What a stage takes for a pixel, as `stages.simulate` and `event.simulate` read it [cycles]."""
+
+    stream: Floats
+    tail: Floats
+    latency: Floats
+    early: NDArray[np.bool_]
+    accept: Floats
+
+
+def pace(
     network: Network, rows: Sequence[Options], ports: Sequence[Port | None], latency_cycles: float
-) -> Frame:
-    """Simulate the first frame.
+) -> Pace:
+    """Times of each stage per pixel.
 
     Parameters
     ----------
     network, rows
-        The stages with their FIFOs, and their foldings.
+        The stages and their foldings.
     ports : sequence
         The DMA of each DMA stage, else None.
     latency_cycles : float
         Time from asking DRAM to the first word [cycles].
+    """
+    timing = []
+    for stage, row, dma in zip(network.stages, rows, ports):
+        if dma is None:
+            at_once = stage.unit.kind not in ("mvau", "global_pool", "row")
+            timing.append((row.stream[0], row.tail[0], depth_cycles(stage.unit, row), at_once, row.accept[0]))
+        else:
+            wait = latency_cycles if stage.unit.kind == "dma_in" else 0.0
+            timing.append((dma.cycles / stage.unit.pixels, 0.0, wait, True, 0.0))
+    stream, tail, latency, early, accept = (np.array(column) for column in zip(*timing))
+    return Pace(
+        stream.astype(float), tail.astype(float), latency.astype(float), early.astype(bool), accept.astype(float)
+    )
+
+
+def run(stages: Sequence[Stage], capacities: Sequence[Sequence[int]], times: Pace, frames: int = 1) -> Run:
+    """Simulate frames with FIFOs of `capacities` pixels, by stage and input.
 
     Raises
     ------
@@ -111,23 +145,17 @@ def first_frame(
     """
     from accelsim.architectures.fpga.stages import simulate
 
-    stages, n = network.stages, len(network.stages)
-    timing = []
-    for stage, row, dma in zip(stages, rows, ports):
-        if dma is None:
-            at_once = stage.unit.kind not in ("mvau", "global_pool", "row")
-            timing.append((row.stream[0], row.tail[0], depth_cycles(stage.unit, row), at_once, row.accept[0]))
-        else:
-            wait = latency_cycles if stage.unit.kind == "dma_in" else 0.0
-            timing.append((dma.cycles / stage.unit.pixels, 0.0, wait, True, 0.0))
-    stream, tail, latency, early, accept = (np.array(column) for column in zip(*timing))
-    w = wiring(stages, network.depths)
-    start, finish, fill = np.zeros(n), np.zeros(n), np.zeros(len(w.edges), dtype=np.int64)
+    w, n = wiring(stages, capacities), len(stages)
+    start, finish, fill = np.zeros(n), np.zeros((frames, n)), np.zeros(len(w.edges), dtype=np.int64)
     stuck = simulate(
-        w.outputs, stream.astype(float), tail.astype(float), latency.astype(float), early.astype(bool),
-        accept.astype(float), w.offsets, w.edges, w.reader_offsets, w.readers, w.reader_stages,
-        start, finish, fill,
+        frames, w.outputs, times.stream, times.tail, times.latency, times.early, times.accept, w.offsets, w.edges,
+        w.reader_offsets, w.readers, w.reader_stages, start, finish, fill,
     )  # fmt: skip
     if stuck >= 0:
-        raise GraphError("the pipeline deadlocks: a FIFO before this stage is too small", stages[stuck].name)
-    return Frame(start, finish)
+        raise deadlock(stages[stuck])
+    return Run(start, finish, fill)
+
+
+def deadlock(stage: Stage) -> GraphError:
+    """The error of a stage that waits for ever."""
+    return GraphError("the pipeline deadlocks: a FIFO before this stage is too small", stage.name)

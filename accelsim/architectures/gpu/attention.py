@@ -13,6 +13,7 @@ from math import ceil
 from typing import Any
 
 from accelsim.architectures.gpu.constants import GpuConstants
+from accelsim.architectures.gpu.tiles import shared_loads
 
 KEYS = 128
 """Keys of one step."""
@@ -86,6 +87,7 @@ def attention_cost(
     sms = device.sm.count
     dram_rate = device.memory.bandwidth_bytes_per_s * min(device.memory.efficiency, c.dram_efficiency)
     dram_s = shape.dram_bytes / dram_rate
+    shared = shared_loads(device)
     l2_rate = device.l2.bandwidth_bytes_per_s * c.l2_efficiency
     width = shape.score_width + shape.value_width
     latency = device.memory.latency_s * clock_hz
@@ -98,7 +100,7 @@ def attention_cost(
             + c.softmax_cycles * max(tile, 16) / 128
         )
         load = KEYS * width * shape.bytes_per_element
-        step = max(issue, load / c.l2_bytes_per_clock)
+        step = max(issue, load / (c.l2_bytes_per_clock * shared))
         tiles = shape.units * ceil(shape.rows / tile)
         all_steps = max(1, ceil(shape.keys / KEYS))
         mean_steps = (
@@ -119,7 +121,7 @@ def attention_cost(
                 total = max(blocks * (own * step + start / 2) / sms, longest * step)
             pace = max(c.attention_step_cycles, c.step_latencies * latency / 2)
             wait = ceil(queue / 2) * (own * pace + start)
-            l2_bytes = blocks * own * load
+            l2_bytes = blocks * own * load / shared
             main = max(total / clock_hz, wait / clock_hz, l2_bytes / l2_rate)
             high, low = max(main, dram_s), min(main, dram_s)
             body = high * (1.0 + (low / high) ** c.overlap) ** (1.0 / c.overlap) if high > 0 else 0.0

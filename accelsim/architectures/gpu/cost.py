@@ -17,7 +17,7 @@ from accelsim.architectures.gpu.attention import attention_cost
 from accelsim.architectures.gpu.constants import GpuConstants
 from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s
 from accelsim.architectures.gpu.lower import Plan, as_arrays
-from accelsim.architectures.gpu.tiles import SPLITS, TILES
+from accelsim.architectures.gpu.tiles import SPLITS, TILES, shared_loads
 from accelsim.core.units import si
 
 _SPLITS = np.array(SPLITS, dtype=np.float64)
@@ -30,6 +30,7 @@ def device_array(device: Any) -> np.ndarray:
     half_rate = sm.tensor_flop_per_clock.get("fp16") or sm.vector_flop_per_clock.get("fp16", 0.0)
     values = [sm.count, memory.bandwidth_bytes_per_s, memory.latency_s, l2.capacity_bytes]
     values += [l2.bandwidth_bytes_per_s, l2.latency_s, headroom_w, memory.efficiency, half_rate]
+    values.append(shared_loads(device))
     return np.array(values, dtype=np.float64)
 
 

@@ -16,11 +16,13 @@ from accelsim.architectures.gpu import rows as R
 _COMPUTE, _MEMORY, _L2, _LATENCY = 0.0, 1.0, 2.0, 3.0  # indices in rows.BOUNDS
 
 # Columns of the device array.
-_SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY, _HEADROOM, _DRAM_SHARE, _HALF = range(9)
+_SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY = range(6)
+_HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER = range(6, 10)
 
 # Columns of the constants array, in the order of `GpuConstants`.
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
 _STEP_LATENCIES, _STEP_CYCLES, _SPLIT_S, _SPLIT_SHARE, _OVERLAP, _FLOP_J, _BYTE_J, _CACHE = range(9, 17)
+_HITS = 22
 
 
 @njit(cache=True)
@@ -99,16 +101,17 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
     reuse_a = min(1.0, a_bytes / (batch * m * k * width_a))
     reuse_b = min(1.0, b_bytes / (batch * n * k * width_b))
     best = np.inf
+    from_l2 = 1.0 - c[_HITS] * (1.0 - reuse_a)
     for t in range(table.shape[0]):
         tile_m, tile_n, step_k, stages, fit = table[t]
         if stages < 1.0 or tile_m >= 4.0 * max(m, 16.0) or tile_n >= 4.0 * max(n, 16.0):
             continue
         # One step of one block: tensor issue, operands from shared memory, tiles from the L2.
-        step_bytes = (tile_m * width_a + tile_n * width_b) * step_k
+        step_bytes = (tile_m * width_a * from_l2 + tile_n * width_b) * step_k
         issue = 2.0 * tile_m * tile_n * step_k / (r[R.RATE] * c[_TENSOR])
         operands = width_a / min(tile_n, 128.0) + width_b / min(tile_m, 64.0)
         supply = step_k * tile_m * tile_n * operands / c[_SHARED]
-        step = max(issue, supply, step_bytes / c[_PORT])
+        step = max(issue, supply, step_bytes / (c[_PORT] * d[_CLUSTER]))
         step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages)
         epilogue = tile_m * tile_n * (c[_EPILOGUE] / 16384.0 + r[R.BYTES_C] / c[_PORT])
         grid_m, grid_n = math.ceil(m / tile_m), math.ceil(n / tile_n)
@@ -122,7 +125,7 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
             together = min(fit, queue)
             rounds = math.ceil(queue / together)
             own = math.ceil(steps / split)
-            l2_bytes = blocks * own * step_bytes * share
+            l2_bytes = blocks * own * step_bytes * share / d[_CLUSTER]
             l2_s = l2_bytes / (d[_L2_RATE] * c[_FABRIC])
             issue_s = queue * own * step * share / clock
             wait_s = rounds * own * step_latency * share / clock

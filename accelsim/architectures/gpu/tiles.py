@@ -35,7 +35,15 @@ ACCUMULATOR_SHARE = 0.9
 WARP_REGISTERS = 4096
 """Registers of one block beside its accumulators."""
 
+CLUSTER_RATE = 4096
+"""16-bit FLOP per SM and clock from which on thread blocks form clusters (Hopper and its successors)."""
+
 COLUMNS = ("tile_m", "tile_n", "step_k", "stages", "blocks_per_sm")
+
+
+def shared_loads(device: Any) -> float:
+    """Blocks that take one load from the L2 together: pairs of a cluster by multicast, or each for itself."""
+    return 2.0 if device.sm.tensor_flop_per_clock.get("fp16", 0.0) >= CLUSTER_RATE else 1.0
 
 
 @lru_cache(maxsize=128)

@@ -255,3 +255,66 @@ def scalesim_layers(m: Any, n: Any, k: Any, rows: Any, cols: Any, dataflow: Any)
             right, output = right * fold_cols, output * fold_rows
         table[i, 0], table[i, 1], table[i, 2], table[i, 3] = cycles * folds - 1, left, right, output
     return table
+
+
+# Columns of the table that `scalesim_table` returns: the three accesses, first and last cycles of inputs,
+# filters and outputs, distinct addresses of inputs and filters.
+TOTAL, ACCESSES, STARTS, STOPS, FETCHED, RAGGED = 0, 1, 4, 7, 10, 12
+
+
+@njit(cache=True)
+def scalesim_table(layers: Any) -> tuple[Any, Any]:
+    """What SCALE-Sim 3.0.0 reports with unbounded bandwidth, in closed form, and its two mean shares [%].
+
+    Rows of `layers`: rows, cols, dataflow, m, n, k, fold rows, fold columns, cycles of a fold, distinct input
+    addresses, whether windows hang over the edge of the image (the last input request is then unknown here).
+    """
+    table = np.zeros((len(layers), 13), np.int64)
+    shares = np.zeros((len(layers), 2))
+    for i in range(len(layers)):
+        rows, cols, flow, m, n, k = (
+            layers[i, 0],
+            layers[i, 1],
+            layers[i, 2],
+            layers[i, 3],
+            layers[i, 4],
+            layers[i, 5],
+        )
+        fold_rows, fold_cols, cycles = layers[i, 6], layers[i, 7], layers[i, 8]
+        count = fold_rows * fold_cols
+        down = m if flow == OS else k
+        across = m if flow == IS else n
+        edge_rows, edge_cols = down - (fold_rows - 1) * rows, across - (fold_cols - 1) * cols
+        before = (count - 1) * cycles
+        left, right, output = m * k, k * n, m * n
+        if flow == OS:
+            left, right, output = left * fold_cols, right * fold_rows, output + (rows + cols) * count
+            starts = (1, 1, rows - min(rows, m) + k - 1)
+            stops = (edge_rows + k - 1, edge_cols + k - 1, k + rows + edge_cols - 3)
+            length, span = k, rows + cols + k - 2
+        else:
+            length = m if flow == WS else n
+            span = 2 * rows + 2 * cols + length - 3
+            streamed, held = (rows + 1, rows + edge_rows + length - 1), (rows - min(rows, k) + 1, rows)
+            result = (2 * rows - 1, 2 * rows + length + edge_cols - 3)
+            if flow == WS:
+                left, output = left * fold_cols, output * fold_rows
+                starts, stops = (streamed[0], held[0], result[0]), (streamed[1], held[1], result[1])
+            else:
+                right, output = right * fold_cols, output * fold_rows
+                starts, stops = (held[0], streamed[0], result[0]), (held[1], streamed[1], result[1])
+        table[i, TOTAL] = cycles * count - 1
+        table[i, ACCESSES], table[i, ACCESSES + 1], table[i, ACCESSES + 2] = left, right, output
+        for j in range(3):
+            table[i, STARTS + j] = starts[j]
+            table[i, STOPS + j] = before + stops[j]
+        table[i, FETCHED], table[i, FETCHED + 1] = layers[i, 9], k * n
+        table[i, RAGGED] = layers[i, 10]
+        mapped, busy = 0.0, 0.0
+        for fc in range(fold_cols):
+            for fr in range(fold_rows):
+                used = min(rows, down - fr * rows) * min(cols, across - fc * cols)
+                mapped += used / (rows * cols)
+                busy += (used * length) / (rows * cols * span)
+        shares[i, 0], shares[i, 1] = mapped / count * 100.0, busy / count * 100.0
+    return table, shares

@@ -25,7 +25,8 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
     Raises
     ------
     InfeasibleError
-        ``precision``: a product in a format that the arrays lack. ``link``: a collective on a device without a link.
+        ``precision``: a product in a format that the arrays lack. ``link``: a collective on a device without
+        a link.
     """
     groups = fuse(graph, epilogue)
     _check_precisions(groups, device)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accelsim.architectures.fpga.folding import PRICES, fold, fold_with, planned
+from accelsim.architectures.fpga.designs import apply
+from accelsim.architectures.fpga.folding import PRICES, fold, planned
 from accelsim.architectures.fpga.network import Edge, Stage, Unit, Window
 from accelsim.architectures.fpga.options import options
 from accelsim.architectures.fpga.resources import Budget
@@ -214,11 +215,11 @@ def test_logic_is_what_a_refusal_names():
 
 def test_given_foldings_apply_in_order_and_by_name():
     stages = chain(conv(4, 8, 8), dense(288, 16))
-    rows = fold_with(stages, [(4, 2), (2, 8)])
+    rows = apply(stages, [(4, 2), (2, 8)]).rows
     assert [(int(r.pe[0]), int(r.simd[0])) for r in rows] == [(4, 2), (2, 8)]
     assert rows[0].cycles[0] == (36 // 2) * (8 // 4) * 36
     assert rows[1].cycles[0] == (288 // 8) * (16 // 2)
-    named = fold_with(stages, {"s1": {"PE": 1, "SIMD": 4}})
+    named = apply(stages, {"s1": {"PE": 1, "SIMD": 4}}).rows
     assert named[1].cycles[0] == 72 * 16
     assert named[0].cycles[0] <= 72 * 16  # what is not named keeps up
 
@@ -234,4 +235,4 @@ def test_given_foldings_apply_in_order_and_by_name():
 )
 def test_given_foldings_that_are_wrong(folding, match):
     with pytest.raises(RequestError, match=match):
-        fold_with(chain(conv(4, 8, 8)), folding)
+        apply(chain(conv(4, 8, 8)), folding)

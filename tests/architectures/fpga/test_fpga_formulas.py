@@ -95,7 +95,6 @@ def test_dsp_packing():
     assert res.multiplier_dsp(4, 4, 16, 16, "7series") == 16
     assert res.multiplier_dsp(3, 3, 8, 8, "arria10") == 5
     assert res.multiplier_dsp(3, 3, 8, 8, "agilex") == 3
-    assert res.hls_multiplier_dsp(16, 49, 8, 8) == 784
 
 
 def test_lut_formula_by_hand():
@@ -105,7 +104,8 @@ def test_lut_formula_by_hand():
     assert acc == np.ceil(alpha + np.log2(1 + 2**-alpha) + 1) == 12
     assert res.multiplier_lut(32, 32, 1, 1) == pytest.approx(1.1 * 32 * 32 * 1 * 2)
     assert res.adder_lut(32, 32, 1, 1, acc) == pytest.approx(1.1 * 32 * (2 * 63 + 12))
-    assert res.threshold_lut(32, 1, acc, 2) == pytest.approx(1.1 * 32 * 12 * 2)
+    assert res.threshold_search_lut(32, 1, acc, 2) == pytest.approx(1.1 * 32 * 12 * 2)
+    assert res.threshold_search_lut(8, 4, 20, 16) == pytest.approx(1.1 * 8 * 20 * (4 + 1 + 1 + 1 + 2))
     assert res.fifo_lut(32) == 2 * 5 + 16
 
 

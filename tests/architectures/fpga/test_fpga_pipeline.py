@@ -30,7 +30,7 @@ TFC = [(16, 49), (8, 8), (8, 8), (10, 8)]  # finn-examples tfc-w1a1
 
 
 def run(graph, board, folding=None, **options):
-    program = ARCHITECTURE.lower(graph, board, Options(**options), folding)
+    program = ARCHITECTURE.lower(graph, board, Options(folding=folding, **options))
     costs = ARCHITECTURE.cost(program)
     return program, costs, ARCHITECTURE.pipeline(program, costs)
 
@@ -289,7 +289,7 @@ def test_precisions_and_folding_of_overlays(make_board, make_overlay):
     assert not ARCHITECTURE.supports(make_board(), "fp16")
     assert ARCHITECTURE.precisions(make_overlay()) == ("int8",)
     with pytest.raises(RequestError, match="no folding"):
-        ARCHITECTURE.lower(small(), make_overlay(), Options(), [(1, 1)])
+        ARCHITECTURE.lower(small(), make_overlay(), Options(folding=[(1, 1)]))
 
 
 def test_a_second_run_of_resnet50_is_quick(make_board):

@@ -15,7 +15,7 @@ from accelsim.architectures.gpu.constants import FAMILIES, GENERIC, NAMES
 from accelsim.architectures.gpu.cost import device_array
 from accelsim.architectures.gpu.lower import resident_share
 from accelsim.architectures.gpu.sm import clock_scale, cost_rows, joined, resident
-from accelsim.architectures.gpu.tiles import SPLITS, TILES, tile_table
+from accelsim.architectures.gpu.tiles import SPLITS, TILES, shared_loads, tile_table
 
 SPLIT_ARRAY = np.array(SPLITS, dtype=float)
 CONSTANTS = {"generic": GENERIC, **FAMILIES}
@@ -67,11 +67,12 @@ def twin(r, device, c):
     latency = d.l2.latency_s + (m.latency_s - d.l2.latency_s) * max(miss[:2])
     reuse_a = min(1, sizes[0] / (batch * rows_m * depth * r[R.BYTES_A]))
     reuse_b = min(1, sizes[1] / (batch * cols_n * depth * r[R.BYTES_B]))
+    from_l2 = 1 - c.unrolled_hits * (1 - reuse_a)
     best = None
     for (tm, tn), (_, _, step_k, stages, fit) in zip(TILES, tile_table(d, r[R.BYTES_A], r[R.BYTES_B])):
         if stages < 1 or tm >= 4 * max(rows_m, 16) or tn >= 4 * max(cols_n, 16):
             continue
-        load = (tm * r[R.BYTES_A] + tn * r[R.BYTES_B]) * step_k
+        load = (tm * r[R.BYTES_A] * from_l2 + tn * r[R.BYTES_B]) * step_k
         shared = (
             step_k
             * tm
@@ -94,7 +95,7 @@ def twin(r, device, c):
             queue = math.ceil(blocks / d.sm.count)
             together = min(fit, queue)
             rounds, own = math.ceil(queue / together), math.ceil(steps / split)
-            traffic = blocks * own * load * r[R.SHARE]
+            traffic = blocks * own * load * r[R.SHARE] / shared_loads(d)
             main = max(
                 queue * own * step * r[R.SHARE] / r[R.CLOCK],
                 rounds * own * wait * r[R.SHARE] / r[R.CLOCK],
@@ -148,6 +149,8 @@ def test_equals_the_slow_twin(toy, shapes, family):
         row(m, n, k, batch=b, distances=(d, 2 * d, d, d), vector_ops=m * n, extra=1e4)
         for b, m, n, k, d in shapes
     ]
+    for convolution in rows[1::2]:
+        convolution[R.A_BYTES] /= 9  # an unrolled 3 x 3 window repeats its input
     out = run_rows(rows, toy, constants)
     for r, line, total in zip(rows, out, seconds(out)):
         expected, dram, tile, split = twin(r, toy, constants)
@@ -188,7 +191,7 @@ def test_more_of_a_resource_is_never_slower(toy, path, shape, factor):
 
 
 def test_one_full_wave_in_closed_form(toy):
-    """100 blocks of 128 x 128 on 100 SMs with a long reduction run at the tensor rate: 2 m n k over the peak."""
+    """A full wave of 128 x 128 blocks with a long reduction runs at the tensor rate: 2 m n k / peak."""
     perfect = dict.fromkeys(("tensor_efficiency", "dram_efficiency"), 1.0)
     free = dict.fromkeys(("l2_efficiency", "l2_bytes_per_clock", "shared_bytes_per_clock"), 1e9)
     names = ("epilogue_cycles", "prologue_latencies", "step_latencies", "step_cycles")
@@ -228,8 +231,8 @@ def test_the_governor_slows_only_what_exceeds_the_cap(toy):
     hot = replace(GENERIC, tensor_flop_j=4e-12)  # 200 TFLOP/s x 4 pJ = 800 W against 350 W of headroom
     rows = [row(8192, 8192, 8192), row(1, 16384, 16384)]
     free, capped = (run_rows(rows, toy, hot, governor=g) for g in (False, True))
-    assert capped[0, R.OUT_SCALE] < 0.8
-    assert seconds(capped)[0] > 1.2 * seconds(free)[0]
+    assert capped[0, R.OUT_SCALE] < 0.9
+    assert seconds(capped)[0] > 1.1 * seconds(free)[0]
     assert capped[1, R.OUT_SCALE] == 1
     assert seconds(capped)[1] == seconds(free)[1]
 

@@ -1,0 +1,123 @@
+"""SCALE-Sim 3.0.0 itself on random layers, when an interpreter that has it is named.
+
+Set ``ACCELSIM_SCALESIM_PYTHON`` to the Python of an environment of its own (``pip install scalesim==3.0.0
+numpy==1.26.4``); ``ACCELSIM_SCALESIM_LAYERS`` is how many layers to compare (default 500).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from accelsim.report.scalesim import scalesim_run
+
+PYTHON = os.environ.get("ACCELSIM_SCALESIM_PYTHON", "")
+LAYERS = int(os.environ.get("ACCELSIM_SCALESIM_LAYERS", "500"))
+PER_RUN = 5
+PATIENCE_S = 60
+REPORTS = ("COMPUTE_REPORT.csv", "BANDWIDTH_REPORT.csv", "DETAILED_ACCESS_REPORT.csv")
+
+DRIVER = """
+import sys
+from scalesim.scale_sim import scalesim
+folder, gemm = sys.argv[1], sys.argv[2] == "gemm"
+scalesim(save_disk_space=True, verbose=False, config=folder + "/c.cfg", topology=folder + "/t.csv",
+         layout=folder + "/l.csv", input_type_gemm=gemm).run_scale(top_path=folder + "/tool")
+"""
+
+CONFIG = """[general]
+run_name = run
+[architecture_presets]
+ArrayHeight = {rows}
+ArrayWidth = {cols}
+IfmapSramSzkB = {ifmap}
+FilterSramSzkB = {filter}
+OfmapSramSzkB = {ofmap}
+IfmapOffset = 0
+FilterOffset = 10000000
+OfmapOffset = 20000000
+Dataflow = {dataflow}
+Bandwidth = {write}
+ReadRequestBuffer = 32
+WriteRequestBuffer = 32
+[layout]
+IfmapCustomLayout = False
+IfmapSRAMBankBandwidth = {left}
+IfmapSRAMBankNum = 1
+IfmapSRAMBankPort = 2
+FilterCustomLayout = False
+FilterSRAMBankBandwidth = {right}
+FilterSRAMBankNum = 1
+FilterSRAMBankPort = 2
+[sparsity]
+SparsitySupport = {sparse}
+SparseRep = {form}
+OptimizedMapping = false
+BlockSize = 8
+RandomNumberGeneratorSeed = 40
+[run_presets]
+InterfaceBandwidth = {mode}
+UseRamulatorTrace = False
+"""
+
+
+def case(seed: int, folder: Path) -> str:
+    """Write the files of one run: an array, a memory and layers that fit each other; returns their kind."""
+    r = random.Random(seed)
+    sides = [4, 8, 12, 16, 32, 64, 128, 256]
+    memories = [1, 1, 2, 4, 16, 64, 256, 1024, 4096]
+    sparse = r.random() < 0.15
+    values = {
+        "rows": r.choice(sides), "cols": r.choice(sides), "dataflow": r.choice(["ws", "os", "is"]),
+        "ifmap": r.choice(memories), "filter": r.choice(memories), "ofmap": r.choice(memories),
+        "write": r.randint(1, 64), "left": r.randint(1, 64), "right": r.randint(1, 64),
+        "mode": r.choice(["USER", "CALC"]), "sparse": str(sparse).lower(),
+        "form": r.choice(["csr", "csc", "ellpack_block"]),
+    }  # fmt: skip
+    kind = r.choice(["gemm", "conv"])
+    ratio = r.choice(["1:4", "2:4", "3:4"]) if sparse else "1:1"
+    rows = []
+    for i in range(PER_RUN):
+        if kind == "gemm":
+            m, n, k = (min(r.choice([1, 3, 7, 20, 64, 150]), r.randint(1, 100)) for _ in range(3))
+            rows.append(f"L{i}, {m}, {n}, {k}, {ratio},")
+        else:
+            kernel = r.choice([1, 1, 2, 3, 5])
+            image = r.randint(kernel, 16), r.randint(kernel, 16)
+            rows.append(
+                f"L{i}, {image[0]}, {image[1]}, {kernel}, {kernel}, {r.randint(1, 12)}, {r.randint(1, 40)}, "
+                f"{r.randint(1, 3)}, {ratio},"
+            )
+    header = "Layer, M, N, K, Sparsity," if kind == "gemm" else "Layer, H, W, FH, FW, C, N, S, Sparsity,"
+    (folder / "c.cfg").write_text(CONFIG.format(**values))
+    (folder / "t.csv").write_text("\n".join([header, *rows]) + "\n")
+    layout = ["Layer" + ", x" * 20 + ",", *(f"L{i}" + ", 1" * 20 + "," for i in range(PER_RUN))]
+    (folder / "l.csv").write_text("\n".join(layout) + "\n")
+    return kind
+
+
+@pytest.mark.skipif(not PYTHON, reason="ACCELSIM_SCALESIM_PYTHON names no interpreter with scalesim")
+@pytest.mark.parametrize("seed", range(-(-LAYERS // PER_RUN)))
+def test_reports_equal_the_tool(seed: int, tmp_path: Path) -> None:
+    kind = case(seed, tmp_path)
+    try:
+        done = subprocess.run(
+            [PYTHON, "-c", DRIVER, str(tmp_path), kind],
+            capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"the tool took more than {PATIENCE_S} s")
+    if done.returncode:
+        pytest.skip(f"the tool failed: {done.stderr.strip().splitlines()[-1]}")
+    files = scalesim_run(
+        tmp_path / "c.cfg", tmp_path / "t.csv", tmp_path / "l.csv", tmp_path / "mine", gemm=kind == "gemm"
+    )
+    for name in [*REPORTS, "SPARSE_REPORT.csv"]:
+        expected = tmp_path / "tool" / "run" / name
+        assert expected.is_file() == (name[:-4] in files)
+        if expected.is_file():
+            assert files[name[:-4]].read_text() == expected.read_text(), name

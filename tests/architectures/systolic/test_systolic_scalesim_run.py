@@ -1,0 +1,82 @@
+"""SCALE-Sim 3.0.0's stalls and traffic: its own output, a slow Python twin, and its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from accelsim.architectures.systolic import scalesim_run
+from accelsim.architectures.systolic.scalesim_files import ScaleSimConfig, ScaleSimLayer
+from tests.architectures.systolic.scalesim_twin import twin
+
+TABLE = Path(__file__).parents[3] / "validation" / "scalesim" / "layers.csv"
+
+
+def _config(r, **changes) -> ScaleSimConfig:
+    ifmap, weights, ofmap = (int(v) for v in r.sram_kb.split("/"))
+    fields = {
+        "run_name": r.run, "bounded": r["mode"] == "USER", "rows": int(r.rows), "cols": int(r.cols),
+        "ifmap_kb": ifmap, "filter_kb": weights, "ofmap_kb": ofmap, "dataflow": r.dataflow,
+        "read_widths": (int(r.read_bw), int(r.read_bw)), "sparse": "",
+        "write_width": int(r.ofmap_bw) if r["mode"] == "USER" else int(r.cols),
+    }  # fmt: skip
+    return ScaleSimConfig(**{**fields, **changes})
+
+
+def _layer(r) -> ScaleSimLayer:
+    if r.kind == "gemm":
+        return ScaleSimLayer("gemm", int(r.m), int(r.k), 1, int(r.k), 1, int(r.n), 1, 1, 1)
+    h, w, fh, fw, c, n, s = (int(r[name]) for name in ("h", "w", "fh", "fw", "c", "n", "stride"))
+    return ScaleSimLayer("conv", h, w, fh, fw, c, n, s, 1, 1)
+
+
+def test_every_measured_row() -> None:
+    """Cycles, stalls, shares, SRAM and DRAM counts of all rows that SCALE-Sim 3.0.0 gave."""
+    if not TABLE.is_file():
+        pytest.skip("validation/scalesim/layers.csv is not in this installation")
+    frame = pd.read_csv(TABLE)
+    for (_, _), group in frame.groupby(["run", "sram_kb"], sort=False):
+        reports = scalesim_run.run(_config(group.iloc[0]), [_layer(r) for _, r in group.iterrows()])
+        for found, (_, r) in zip(reports, group.iterrows()):
+            assert [found.total, found.stall] == [r.total_cycles, r.stall_cycles], r.run
+            assert [found.utilisation_pct, found.mapping_pct] == [r.overall_util_pct, r.mapping_eff_pct]
+            counts = [count for _, _, count in (*found.sram, *found.dram)]
+            assert counts == [
+                r.sram_ifmap_reads, r.sram_filter_reads, r.sram_ofmap_writes,
+                r.dram_ifmap_reads, r.dram_filter_reads, r.dram_ofmap_writes,
+            ], r.run  # fmt: skip
+
+
+def _random(rng: np.random.Generator) -> tuple[ScaleSimConfig, ScaleSimLayer]:
+    kernel = int(rng.integers(1, 4))
+    image = int(rng.integers(kernel, 9))
+    sparse = str(rng.choice(["", "", "csr", "csc", "ellpack_block"]))
+    keep, block = (int(rng.integers(1, 4)), 4) if sparse else (1, 1)
+    layer = ScaleSimLayer(
+        "x", image, int(rng.integers(kernel, 9)), kernel, kernel, int(rng.integers(1, 9)),
+        int(rng.integers(1, 20)), int(rng.integers(1, 4)), keep, block,
+    )  # fmt: skip
+    width = int(rng.integers(1, 20))
+    rows, cols = (int(v) for v in rng.integers(1, 9, 2))
+    config = ScaleSimConfig(
+        "x", bool(rng.integers(0, 2)), rows, cols, 1, 1, 1,
+        str(rng.choice(["ws", "os", "is"])), (width, int(rng.integers(1, 20))), width, sparse,
+    )  # fmt: skip
+    return config, layer
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_kernels_equal_the_slow_twin(seed: int) -> None:
+    config, layer = _random(np.random.default_rng(seed))
+    if not config.bounded:
+        config = ScaleSimConfig(
+            **{**{f: getattr(config, f) for f in config.__slots__}, "write_width": config.cols}
+        )
+    found = scalesim_run.run(config, [layer])[0]
+    expected = twin(config, layer)
+    assert (found.total, found.stall) == (expected["total"], expected["stall"])
+    assert [list(row) for row in found.sram] == expected["sram"]
+    assert [list(row) for row in found.dram] == expected["dram"]
