@@ -204,8 +204,8 @@ class _Harness:
 
 
 def _predicted_state(item: Item) -> str:
-    """State of the L2 that predictions of single operators are of: the kernel before made the activations, and
-    the weights of a layer were last used one run of the network ago.
+    """State of the L2 that predictions of operators are of: the kernel before made the activations, and the
+    weights of a layer were last used one run of the network ago.
     """
     return "cycled" if item.op in ("gemm", "conv2d") else "warm"
 

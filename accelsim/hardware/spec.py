@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from accelsim.core.catalog import catalog
 from accelsim.core.errors import ConfigError, UnknownNameError, did_you_mean
+from accelsim.core.paths import data_folder
 from accelsim.core.quantity import Quantity
 from accelsim.core.yamlfile import read_yaml
 from accelsim.hardware.schema import DEVICES, Device
@@ -76,7 +77,7 @@ def _resolved(path: Path, files: list[Path]) -> dict[str, Any]:
     parent_name = document.pop("extends", None)
     own = _with_evidence(document, "", "", "assumed", str(path))
     if parent_name is None:
-        return own
+        return _merged(_common(own.get("kind"), path, files), own)
     if not isinstance(parent_name, str):
         raise ConfigError(f"'extends' must be a name, got {parent_name!r}", str(path))
     parent = path.parent / f"{parent_name}.yaml"
@@ -86,6 +87,14 @@ def _resolved(path: Path, files: list[Path]) -> dict[str, Any]:
         except UnknownNameError as error:
             raise ConfigError(f"'extends' names no file: {error.what}", str(path), error.hint) from None
     return _merged(_resolved(parent.resolve(), files), own)
+
+
+def _common(kind: Any, path: Path, files: list[Path]) -> dict[str, Any]:
+    """What every device of a kind starts from: the shipped ``_KIND.yaml``, where there is one."""
+    common = (data_folder("hwconfigs") / str(kind) / f"_{kind}.yaml").resolve()
+    if kind not in DEVICES or not common.is_file() or path == common:
+        return {}
+    return _resolved(common, files)
 
 
 def _with_evidence(node: dict[str, Any], field: str, source: str, status: str, where: str) -> dict[str, Any]:
@@ -234,7 +243,7 @@ def replaced(device: Device, changes: Mapping[str, Any]) -> Any:
 
 def _paths(model: Any, prefix: str = "") -> set[str]:
     """Dotted YAML paths that a device class accepts."""
-    from accelsim.hardware.schema import Section
+    from accelsim.hardware.section import Section
 
     found: set[str] = set()
     for name, info in model.model_fields.items():

@@ -10,13 +10,13 @@ from typing import Any
 from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Pipeline, Program
 from accelsim.architectures.fpga import designs
 from accelsim.architectures.fpga.build import build
-from accelsim.architectures.fpga.fifo import with_fifos
+from accelsim.architectures.fpga.fifo import smallest, unlimited, with_fifos
 from accelsim.architectures.fpga.folding import Plan, fold, planned
 from accelsim.architectures.fpga.network import Network, Part, Stage
 from accelsim.architectures.fpga.options import Floats
 from accelsim.architectures.fpga.options import Options as Folding
 from accelsim.architectures.fpga.resources import STAGE, Budget
-from accelsim.architectures.fpga.timing import Port, Run, analytic_cycles, pace, port, run
+from accelsim.architectures.fpga.timing import Port, Run, analytic_cycles, pace, port, run, words
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.units import si
 from accelsim.hardware.schema import Dataflow, FpgaDevice
@@ -153,7 +153,9 @@ def _beats(ports: Sequence[Port | None]) -> float:
 
 
 def _timed(network: Network, plan: Plan, ports: tuple[Port | None, ...], device: FpgaDevice) -> Design:
-    frame = run(network.stages, network.depths, pace(network, plan.rows, ports, _dram_latency(device)))
+    # Builds size FIFOs to the schedule, so none delays a frame (`fifo.smallest`): as if they had no limit.
+    times = pace(network, plan.rows, ports, _dram_latency(device))
+    frame = run(network.stages, unlimited(network.stages), times)
     shared = sum(p.memory_cycles for p in ports if p is not None)
     interval = max(plan.interval, shared)
     return Design(network, plan, ports, interval, max(float(frame.finish.max()), interval), frame)
@@ -436,13 +438,28 @@ def _followed(design: Design, device: FpgaDevice, batch: int) -> tuple[Floats, F
     """The same from simpy processes that pass every pixel of the first frames; later ones repeat the last interval."""
     from accelsim.architectures.fpga.event import simulate
 
-    pixels = sum(s.unit.pixels for s in design.network.stages)
-    frames = max(1, min(batch, EVENT_FRAMES, int(EVENT_PIXELS // pixels)))
+    stages = design.network.stages
+    frames = max(1, min(batch, EVENT_FRAMES, int(EVENT_PIXELS // sum(s.unit.pixels for s in stages))))
     times = pace(design.network, design.plan.rows, design.ports, _dram_latency(device))
-    told = simulate(design.network.stages, design.network.depths, times, frames)
+    told = simulate(stages, unlimited(stages, frames), times, frames)
     last = told.finish[-1].max() - told.finish[-2].max() if frames > 1 else design.interval
     interval = max(float(last), design.interval)
     return told.start, told.finish[-1] + (batch - frames) * interval, interval
+
+
+def fifos(program: PipelineProgram, frames: int = 3) -> dict[str, dict[str, int]]:
+    """Depth of the FIFO in front of each stage, by writer, that delays no frame: see `fifo.smallest` [words]."""
+    design = program.design
+    if design is None:
+        return {}
+    stages, rows = design.network.stages, design.plan.rows
+    times = pace(design.network, rows, design.ports, _dram_latency(program.device))
+    found = smallest(stages, times, [words(s.unit, r) for s, r in zip(stages, rows)], frames)
+    return {
+        s.name: {stages[e.source].name: depth for e, depth in zip(s.edges, held)}
+        for s, held in zip(stages, found.words)
+        if s.edges
+    }
 
 
 def _dram_latency(device: FpgaDevice) -> float:

@@ -160,6 +160,11 @@ def classes(most: int) -> list[int]:
     return found
 
 
+def unlimited(stages: Sequence[Stage], frames: int = 1) -> list[list[int]]:
+    """Capacities that never hold a writer up: all pixels of the frames [pixel]."""
+    return [[frames * e.pixels for e in s.edges] for s in stages]
+
+
 def smallest(stages: Sequence[Stage], times: Pace, words: Sequence[int], frames: int = 3) -> Sizes:
     """The shallowest FIFOs that delay no frame, each in its size class.
 
@@ -176,17 +181,18 @@ def smallest(stages: Sequence[Stage], times: Pace, words: Sequence[int], frames:
     frames : int
         Frames that follow each other.
     """
-    from accelsim.architectures.fpga.timing import run
+    from accelsim.architectures.fpga.timing import run, with_registers
 
     read = {e.source for s in stages for e in s.edges}
     ends = [i for i in range(len(stages)) if i not in read]
-    held = [[_buffered(e, s) + frames * e.pixels for e in s.edges] for s in stages]
+    held = unlimited(stages, frames)
     found = [[0] * len(s.edges) for s in stages]
     goal = run(stages, held, times, frames).finish[:, ends]
 
     def delays() -> bool:
         try:
-            return bool(np.any(run(stages, held, times, frames).finish[:, ends] > goal + 1e-6))
+            told = run(stages, with_registers(stages, held, times), times, frames)
+            return bool(np.any(told.finish[:, ends] > goal + 1e-6))
         except GraphError:  # a deadlock
             return True
 

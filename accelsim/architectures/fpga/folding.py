@@ -20,7 +20,7 @@ from functools import lru_cache
 import numpy as np
 
 from accelsim.architectures.fpga.network import Stage, Unit
-from accelsim.architectures.fpga.options import Floats, Ints, Options, evaluate, options
+from accelsim.architectures.fpga.options import Floats, Ints, Options, options
 from accelsim.architectures.fpga.resources import FF_PER_LUT, Budget, named
 from accelsim.core.outcome import InfeasibleError
 

@@ -156,6 +156,27 @@ def run(stages: Sequence[Stage], capacities: Sequence[Sequence[int]], times: Pac
     return Run(start, finish, fill)
 
 
+def words(unit: Unit, row: Options) -> int:
+    """Words of one output pixel on a unit's stream."""
+    return max(unit.mh * unit.rounds // int(row.pe[0]), 1)
+
+
+def with_registers(
+    stages: Sequence[Stage], depths: Sequence[Sequence[int]], times: Pace
+) -> tuple[tuple[int, ...], ...]:
+    """FIFO depths and the pixels under way in the pipeline registers of the stage that writes them [pixel].
+
+    A unit of depth L cycles that starts a pixel every t cycles holds ceil(L / t) of them; without these places a FIFO
+    of a few words would let a pixel pass per round trip.
+    """
+    each = np.maximum(times.stream + times.tail, 1e-9)
+    underway = np.ceil(times.latency / each).astype(np.int64)
+    return tuple(
+        tuple(min(depth + int(underway[e.source]), depth + e.pixels) for e, depth in zip(s.edges, held))
+        for s, held in zip(stages, depths)
+    )
+
+
 def deadlock(stage: Stage) -> GraphError:
     """The error of a stage that waits for ever."""
     return GraphError("the pipeline deadlocks: a FIFO before this stage is too small", stage.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from accelsim.architectures.base import Interval, KernelCost, Options, Program
 from accelsim.architectures.gpu import rates
-from accelsim.architectures.gpu.constants import GpuConstants
 from accelsim.architectures.gpu.lower import lower
 from accelsim.hardware.schema import GpuDevice
 from accelsim.workload.graph import Graph
@@ -36,13 +35,12 @@ class GpuArchitecture:
 
     def interval(self, program: Program, latency_s: float) -> Interval:
         """Error band of a latency: narrower for families whose constants were fitted on measured products."""
-        constants: GpuConstants = program.parameters["constants"]
-        if constants.status == "fitted":
-            basis = f"assumed for whole networks; products alone: {constants.basis}"
+        evidence = program.device.quantities["kernels.product.ramp"]
+        if evidence.status == "measured":
+            basis = f"assumed for whole networks; products alone {evidence.source}"
             return Interval(0.8 * latency_s, 1.35 * latency_s, 0.8, basis)
-        return Interval(
-            0.6 * latency_s, 1.8 * latency_s, 0.8, "assumed: no measurement of this family has been used"
-        )
+        basis = f"assumed: kernel constants are {evidence.source}"
+        return Interval(0.6 * latency_s, 1.8 * latency_s, 0.8, basis)
 
 
 ARCHITECTURE = GpuArchitecture()

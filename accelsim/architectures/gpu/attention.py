@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from accelsim.architectures.gpu.constants import GpuConstants
 from accelsim.architectures.gpu.tiles import shared_loads
+from accelsim.hardware.kernels import AttentionModel
 
 KEYS = 128
 """Keys of one step."""
@@ -68,8 +68,15 @@ class AttentionCost:
     bound: str
 
 
+def attention_model(device: Any, stack: str) -> AttentionModel:
+    """Attention constants of a software stack, or the device's default."""
+    models = device.kernels.attention
+    found: AttentionModel = models.get(stack, models["default"])
+    return found
+
+
 def attention_cost(
-    shape: AttentionShape, device: Any, constants: GpuConstants, rate: float, clock_hz: float
+    shape: AttentionShape, device: Any, model: AttentionModel, rate: float, clock_hz: float
 ) -> AttentionCost:
     """Cost of the best tile and split of a fused attention kernel.
 
@@ -77,13 +84,14 @@ def attention_cost(
     ----------
     shape : AttentionShape
     device : GpuDevice
-    constants : GpuConstants
+    model : AttentionModel
+        Of the software stack.
     rate : float
         FLOP per SM and clock of the products.
     clock_hz : float
         Clock [Hz].
     """
-    c = constants
+    c = device.kernels.product
     sms = device.sm.count
     dram_rate = device.memory.bandwidth_bytes_per_s * min(device.memory.efficiency, c.dram_efficiency)
     dram_s = shape.dram_bytes / dram_rate
@@ -96,8 +104,8 @@ def attention_cost(
         if tile > 16 and tile >= 2 * max(shape.rows, 16):
             continue
         issue = (
-            2.0 * max(tile, 16) * KEYS * width / (rate * c.attention_efficiency)
-            + c.softmax_cycles * max(tile, 16) / 128
+            2.0 * max(tile, 16) * KEYS * width / (rate * model.efficiency)
+            + model.softmax_cycles * max(tile, 16) / 128
         )
         load = KEYS * width * shape.bytes_per_element
         step = max(issue, load / (c.l2_bytes_per_clock * shared))
@@ -114,12 +122,12 @@ def attention_cost(
             queue = ceil(blocks / sms)
             # Tiles under a causal mask differ in length; taken longest first they balance, but no SM ends
             # before its longest block.
-            start = c.attention_block_cycles
+            start = model.block_cycles
             if shape.share >= 1:
                 total = queue * (own * step + start / 2)
             else:
                 total = max(blocks * (own * step + start / 2) / sms, longest * step)
-            pace = max(c.attention_step_cycles, c.step_latencies * latency / 2)
+            pace = max(model.step_cycles, c.step_latencies * latency / 2)
             wait = ceil(queue / 2) * (own * pace + start)
             l2_bytes = blocks * own * load / shared
             main = max(total / clock_hz, wait / clock_hz, l2_bytes / l2_rate)
@@ -130,7 +138,7 @@ def attention_cost(
                 partial = 8.0 * split * shape.units * shape.rows * shape.value_width
                 merge = c.split_k_s + partial / (device.l2.bandwidth_bytes_per_s * c.split_k_share)
                 l2_bytes += partial
-            fixed = c.attention_s + merge + c.prologue_latencies * latency / clock_hz
+            fixed = model.fixed_s + merge + c.prologue_latencies * latency / clock_hz
             if best is None or body + fixed < best.body_s + best.fixed_s:
                 bound = (
                     "memory"

@@ -13,12 +13,12 @@ import numpy as np
 
 from accelsim.architectures.base import KernelCost, Program
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import attention_cost
-from accelsim.architectures.gpu.constants import GpuConstants
+from accelsim.architectures.gpu.attention import attention_cost, attention_model
 from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s
 from accelsim.architectures.gpu.lower import Plan, as_arrays
 from accelsim.architectures.gpu.tiles import SPLITS, TILES, shared_loads
 from accelsim.core.units import si
+from accelsim.hardware.kernels import AttentionModel
 
 _SPLITS = np.array(SPLITS, dtype=np.float64)
 
@@ -34,13 +34,13 @@ def device_array(device: Any) -> np.ndarray:
     return np.array(values, dtype=np.float64)
 
 
-def evaluate(plan: Plan, device: Any, constants: GpuConstants, governor: bool) -> np.ndarray:
+def evaluate(plan: Plan, device: Any, governor: bool) -> np.ndarray:
     """Rows of the plan costed by the numba kernel, shape (rows, `OUT_WIDTH`)."""
     from accelsim.architectures.gpu.sm import cost_rows
 
     rows, tables = as_arrays(plan, device)
     out = np.zeros((len(rows), R.OUT_WIDTH))
-    cost_rows(rows, tables, _SPLITS, device_array(device), constants.array, governor, out)
+    cost_rows(rows, tables, _SPLITS, device_array(device), device.kernels.product.array, governor, out)
     return out
 
 
@@ -51,7 +51,7 @@ def cost(program: Program) -> tuple[KernelCost, ...]:
     count = range(len(program.kernels))
     if program.options.fidelity == "analytic":
         return tuple(_analytic(program, plan, writer, i) for i in count)
-    lines = evaluate(plan, program.device, writer.constants, program.options.governor).tolist()
+    lines = evaluate(plan, program.device, program.options.governor).tolist()
     rows_of: dict[int, list[int]] = {}
     for position, index in enumerate(plan.owner):
         rows_of.setdefault(index, []).append(position)
@@ -70,7 +70,8 @@ def cost(program: Program) -> tuple[KernelCost, ...]:
 class _Writer:
     """What is the same for every kernel of a program, and the last step from durations to a `KernelCost`."""
 
-    constants: GpuConstants
+    ramp_s: float
+    attention: AttentionModel
     gap_s: float
     host_s: float
     mac_j: dict[str, float]
@@ -84,7 +85,8 @@ class _Writer:
         stack, energy = program.options.stack, device.energy
         single = (energy.vector_op_j, energy.dram_byte_j, energy.sram_byte_j)
         return cls(
-            program.parameters["constants"],
+            device.kernels.product.ramp_s,
+            attention_model(device, stack),
             launch_gap_s(device, stack),
             host_bound_s(device, stack),
             energy.mac_j,
@@ -114,7 +116,7 @@ class _Writer:
     ) -> KernelCost:
         """Add launches and the host to (body, fixed, compute, dram) [s], and name what limits the kernel."""
         body, fixed, compute, dram_s = durations
-        launch = launches * (self.gap_s + self.constants.ramp_s)
+        launch = launches * (self.gap_s + self.ramp_s)
         total = body + fixed + launch
         if total < self.host_s:
             total, bound = self.host_s, "launch"
@@ -161,7 +163,7 @@ def _rows(
 
 def _attention(device: Any, plan: Plan, writer: _Writer, index: int) -> KernelCost:
     shape, rate, clock = plan.attention[index]
-    part = attention_cost(shape, device, writer.constants, rate, clock)
+    part = attention_cost(shape, device, writer.attention, rate, clock)
     durations = (part.body_s, part.fixed_s, part.compute_s, part.dram_s)
     mapping = f"{part.tile}-row query tiles, {part.waves:.3g} waves, {part.split} key splits"
     traffic = (shape.dram_bytes, part.l2_bytes)

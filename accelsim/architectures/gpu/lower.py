@@ -15,11 +15,9 @@ from accelsim.architectures.fusion import Group, Joins, fuse
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.attention import AttentionShape
 from accelsim.architectures.gpu.collectives import collective_s
-from accelsim.architectures.gpu.constants import constants_for
 from accelsim.architectures.gpu.host import joining_rule
 from accelsim.architectures.gpu.rates import product_precision, product_rate, vector_rate
 from accelsim.architectures.gpu.tiles import tile_table
-from accelsim.core.outcome import InfeasibleError
 from accelsim.core.units import si
 from accelsim.workload.graph import Graph, Op, Tensor
 
@@ -106,22 +104,15 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
     Raises
     ------
     InfeasibleError
-        A product's precision is not supported, or weights, KV cache and activations do not fit.
+        A product's precision is not supported.
     """
     need, kernels, bytes_of, groups = _prepared(graph, joining_rule(options.stack))
-    if need > device.memory.capacity_bytes:
-        raise InfeasibleError(
-            "memory",
-            f"{si(need, 'B')} for weights, KV cache, activations and a reserve of {RESERVE:.0%}",
-            f"{si(device.memory.capacity_bytes, 'B')} per device",
-            "use a smaller batch or context, a narrower precision, or more devices",
-        )
     plan = Plan()
     localities = _localities(groups, bytes_of, options.cold)
     for index, (kernel, traffic, locality) in enumerate(zip(kernels, bytes_of, localities)):
         _plan_kernel(plan, index, kernel, traffic, locality, device, options)
-    constants = constants_for(device)
-    notes = [f"kernel constants {constants.status} ({constants.basis})"]
+    evidence = device.quantities["kernels.product.ramp"]
+    notes = [f"kernel constants {evidence.status}: {evidence.source}"]
     if not options.cold:
         notes.append(
             "warm: the graph runs back to back, so what still lies in the L2 is not read from memory again"
@@ -136,7 +127,7 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
         "sequential",
         need,
         tuple(notes),
-        {"plan": plan, "constants": constants},
+        {"plan": plan},
     )
 
 
@@ -162,19 +153,8 @@ def _prepared(
 
 
 def _memory_bytes(graph: Graph) -> float:
-    """Resident bytes with the reserve; operators without any edge are independent runs, so the largest
-    counts.
-    """
-    if len(graph) > 1 and all(graph.producer(t.name) is None for op in graph for t in op.inputs):
-        held = max(
-            sum(
-                t.size_bytes * (op.repeat if t.role != "activation" else 1) for t in (*op.inputs, *op.outputs)
-            )
-            for op in graph
-        )
-    else:
-        held = graph.weight_bytes + graph.kv_bytes + graph.peak_activation_bytes
-    return held * (1.0 + RESERVE)
+    """Resident bytes with the reserve [B]."""
+    return (graph.weight_bytes + graph.kv_bytes + graph.peak_activation_bytes) * (1.0 + RESERVE)
 
 
 def _localities(groups: tuple[Group, ...], traffic: tuple[float, ...], cold: bool) -> list[Locality]:
@@ -352,8 +332,7 @@ def _attention_shape(kernel: Kernel, traffic: float, at: Locality, device: Any) 
     """Geometry of a fused attention kernel; what its producers left in the L2 is not read from memory."""
     anchor = kernel.anchor
     scores, values = anchor.work.nests
-    constants = constants_for(device)
-    capacity = device.l2.capacity_bytes * constants.l2_share
+    capacity = device.l2.capacity_bytes * device.kernels.product.l2_share
     query = anchor.inputs[0]
     cached = sum(t.size_bytes for t in anchor.inputs[1:] if t.role == "kv")
     written = sum(t.size_bytes for t in kernel.outputs)

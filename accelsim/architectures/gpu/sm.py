@@ -19,10 +19,10 @@ _COMPUTE, _MEMORY, _L2, _LATENCY = 0.0, 1.0, 2.0, 3.0  # indices in rows.BOUNDS
 _SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY = range(6)
 _HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER = range(6, 10)
 
-# Columns of the constants array, in the order of `GpuConstants`.
+# Columns of the constants array, in the order of `ProductModel`.
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
 _STEP_LATENCIES, _STEP_CYCLES, _SPLIT_S, _SPLIT_SHARE, _OVERLAP, _FLOP_J, _BYTE_J, _CACHE = range(9, 17)
-_HITS = 22
+_HITS = 17
 
 
 @njit(cache=True)
@@ -203,7 +203,7 @@ def cost_rows(rows, tables, splits, d, c, governor, out):  # type: ignore[no-unt
     d : ndarray
         Device, see `cost.device_array`.
     c : ndarray
-        Constants, see `GpuConstants.array`.
+        Constants, see `ProductModel.array`.
     governor : bool
         Model the power cap.
     out : ndarray, shape (kernels, OUT_WIDTH)

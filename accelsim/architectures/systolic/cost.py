@@ -32,7 +32,7 @@ def cost(program: Program) -> tuple[KernelCost, ...]:
 def _rates(nests: Nests, device: SystolicDevice) -> Any:
     """Multiply-accumulates per element and cycle of each nest."""
     table = device.array.macs_per_pe
-    return np.array([table[name] for name in nests.formats], np.float64)
+    return np.array([table[name] for name in nests.formats], np.float64) * nests.faster
 
 
 def _link_seconds(device: SystolicDevice, work: Totals) -> tuple[Any, Any]:
@@ -73,7 +73,7 @@ def _analytic(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost,
     clock, elements = device.array.clock_hz, device.array.rows * device.array.cols * device.array.count
     array = np.bincount(nests.kernel, nests.macs / (elements * _rates(nests, device)), len(program.kernels))
     bandwidth = device.memory.bandwidth_bytes_per_s
-    moved = work.bytes_compulsory
+    moved = work.bytes_dram
     dram = moved / bandwidth * clock
     energies = _energies(device, nests, work, moved, moved)
     bounds = _bounds({"compute": array, "memory": dram})
@@ -127,14 +127,17 @@ def _parts(program: Program) -> tuple[Parts, Any, Any]:
     fold = folds.fold_table(
         nests.batch, nests.m, nests.n, nests.k, nests.share, _rates(nests, device), nests.sets,
         unit.rows, unit.cols, unit.count, folds.CODES[unit.dataflow], unit.double_buffered,
+        nests.swap.astype(bool) & unit.swaps_operands,
     )  # fmt: skip
     tile = memory.tile_table(
         nests.batch, nests.m, nests.n, nests.k, nests.steps, nests.left_bytes, nests.right_bytes,
-        nests.left_element, nests.right_element, nests.sum_element, _room(device),
+        nests.left_element, nests.right_element, nests.sum_element, nests.held, _room(device),
     )  # fmt: skip
 
     array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * nests.steps, count)
-    dram_bytes = work.bytes_compulsory + np.bincount(nests.kernel, tile[:, memory.EXTRA_BYTES], count)
+    vector = work.vector_ops / device.vector.ops_per_clock
+    array, vector = _grouped_on_vector(nests, device, array, vector)
+    dram_bytes = work.bytes_dram + np.bincount(nests.kernel, tile[:, memory.EXTRA_BYTES], count)
     ports, sums = _sram_bytes(nests, fold, folds)
     ports = np.bincount(nests.kernel, ports, count)
     operands = ports + np.bincount(nests.kernel, sums, count)
@@ -142,16 +145,39 @@ def _parts(program: Program) -> tuple[Parts, Any, Any]:
     link, hops = _link_seconds(device, work)
     parts = Parts(
         array=array,
-        vector=work.vector_ops / device.vector.ops_per_clock,
+        vector=vector,
         dram=dram_bytes / _sustained(device) * clock,
         sram=ports / speed * clock if speed else np.zeros(count),
         link=link * clock,
-        overhead=(device.dispatch_s + device.memory.latency_s + hops) * clock,
+        overhead=(device.dispatch_s + device.memory.latency_s * work.waits + hops) * clock,
         serial=np.bincount(nests.kernel, nests.steps > 1, count) > 0,
         dram_bytes=dram_bytes,
         sram_bytes=dram_bytes + np.where(array > 0, operands, work.bytes_compulsory),
     )
     return parts, fold, tile
+
+
+def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector: Any) -> tuple[Any, Any]:
+    """Cycles of arrays and vector unit when convolutions in groups run where they are faster.
+
+    A multiply-accumulate takes the vector unit two operations; it never counts as faster than the arrays'
+    peak.
+    """
+    count = len(array)
+    grouped = np.bincount(nests.kernel, nests.grouped, count) > 0
+    if not grouped.any():
+        return array, vector
+    elements = device.array.rows * device.array.cols * device.array.count
+    speed = np.minimum(device.vector.ops_per_clock / 2, elements * _rates(nests, device))
+    alone = vector + np.bincount(nests.kernel, nests.macs / speed, count)
+    moves = grouped & (alone < np.maximum(array, vector))
+    return np.where(moves, 0.0, array), np.where(moves, alone, vector)
+
+
+def latencies(program: Program) -> Any:
+    """Seconds of one execution of each kernel, without the words that `cost` adds."""
+    parts, _, _ = _parts(program)
+    return (np.maximum(parts.compute, parts.traffic) + parts.overhead) / program.device.array.clock_hz
 
 
 def _sustained(device: SystolicDevice) -> float:

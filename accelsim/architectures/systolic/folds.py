@@ -16,7 +16,7 @@ WS, OS, IS, RS = 0, 1, 2, 3
 CODES = {"ws": WS, "os": OS, "is": IS, "rs": RS}
 
 # Columns of the table that `fold_table` returns, one row per nest and step.
-CYCLES, FOLDS, STREAM, LEFT_READS, RIGHT_READS, OUTPUT_ACCESSES, PACKED, SPLIT = range(8)
+CYCLES, FOLDS, STREAM, LEFT_READS, RIGHT_READS, OUTPUT_ACCESSES, PACKED, SPLIT, SWAPPED = range(9)
 
 
 @njit(cache=True)
@@ -223,14 +223,27 @@ def fold_table(
     arrays: int,
     dataflow: int,
     double_buffered: bool,
+    swap: Any,
 ) -> Any:
-    """`fold_cost` of many nests at once: a table with one row per nest."""
-    table = np.zeros((len(m), 8))
+    """`fold_cost` of many nests at once: a table with one row per nest.
+
+    Where `swap` allows it, the other operand stays in the array when that is faster.
+    """
+    table = np.zeros((len(m), 9))
+    other = np.zeros(9)
     for i in range(len(m)):
         fold_cost(
             batch[i], m[i], n[i], k[i], share[i], rate[i], sets[i, 0], sets[i, 1], sets[i, 2], sets[i, 3],
             rows, cols, arrays, dataflow, double_buffered, table[i],
         )  # fmt: skip
+        if swap[i] and dataflow in (WS, IS):
+            fold_cost(
+                batch[i], m[i], n[i], k[i], share[i], rate[i], sets[i, 0], sets[i, 1], sets[i, 2], sets[i, 3],
+                rows, cols, arrays, IS if dataflow == WS else WS, double_buffered, other,
+            )  # fmt: skip
+            if other[CYCLES] < table[i, CYCLES]:
+                table[i] = other
+                table[i, SWAPPED] = 1
     return table
 
 

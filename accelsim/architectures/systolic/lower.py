@@ -6,9 +6,18 @@ from collections.abc import Iterable
 
 from accelsim.architectures.base import Kernel, Options, Program
 from accelsim.architectures.fusion import Group, epilogue, fuse
-from accelsim.architectures.systolic.nests import collect, operands, totals
+from accelsim.architectures.systolic.nests import (
+    Nests,
+    Sparsity,
+    collect,
+    compute_precision,
+    operands,
+    totals,
+)
+from accelsim.architectures.systolic.residency import SHARE, Residency, nothing, plan
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PRECISIONS, Precision
+from accelsim.core.units import si
 from accelsim.hardware.schema import SystolicDevice
 from accelsim.workload.graph import Graph
 
@@ -25,8 +34,8 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
     Raises
     ------
     InfeasibleError
-        ``precision``: a product in a format that the arrays lack. ``link``: a collective on a device without
-        a link.
+        ``precision``: a product in a format that the arrays lack. ``sram``: one element of each operand and
+        a sum do not fit. ``link``: a collective on a device without a link.
     """
     groups = fuse(graph, epilogue)
     _check_precisions(groups, device)
@@ -36,9 +45,72 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         raise InfeasibleError(
             "link", "a link between devices", "none", f"run on one device, or give {device.name} a 'link'"
         )
-    notes = _notes(kernels, device)
-    parameters = {"nests": collect(kernels), "totals": totals(kernels)}
+    sparsity, notes = _sparsity(options, device)
+    cold = _program(graph, device, options, kernels, memory_bytes, notes, nothing(kernels), sparsity)
+    _check_sram(cold.parameters["nests"], device)
+    if options.cold:
+        return cold
+    room = SHARE * (device.sram.capacity_bytes - (device.sram.ofmap_bytes or 0.0))
+    residency = plan(kernels, graph, room, device.sram.keeps_weights)
+    if not residency.tensors and not residency.weight_bytes:
+        return cold
+    warm = _program(graph, device, options, kernels, memory_bytes, notes, residency, sparsity)
+    # What stays takes room from tiles: keep it only where that pays.
+    return warm if options.fidelity == "analytic" or _seconds(warm) <= _seconds(cold) else cold
+
+
+def _program(
+    graph: Graph,
+    device: SystolicDevice,
+    options: Options,
+    kernels: tuple[Kernel, ...],
+    memory_bytes: float,
+    notes: tuple[str, ...],
+    residency: Residency,
+    sparsity: Sparsity,
+) -> Program:
+    parameters = {
+        "nests": collect(kernels, residency, sparsity, device.array.skips_zeros),
+        "totals": totals(kernels, residency, sparsity),
+        "residency": residency,
+    }
+    notes = (*_notes(kernels, device, residency), *notes)
     return Program(graph, device, options, kernels, "sequential", memory_bytes, notes, parameters)
+
+
+def _seconds(program: Program) -> float:
+    from accelsim.architectures.systolic.cost import latencies
+
+    repeats = [kernel.repeat for kernel in program.kernels]
+    return float(sum(s * n for s, n in zip(latencies(program).tolist(), repeats)))
+
+
+def _sparsity(options: Options, device: SystolicDevice) -> tuple[Sparsity, tuple[str, ...]]:
+    if options.sparsity == "dense":
+        return Sparsity(), ()
+    keep, block = map(int, options.sparsity.split(":"))
+    if device.array.sparse_speedup == 1.0:
+        return Sparsity(), (
+            f"{device.name} has no sparse mode: {options.sparsity} weights run as dense ones",
+        )
+    return Sparsity(keep, block, device.array.sparse_speedup), ()
+
+
+def _check_sram(nests: Nests, device: SystolicDevice) -> None:
+    sram = device.sram
+    for have, need in (
+        (sram.capacity_bytes, 2 * (nests.left_element + nests.right_element) + nests.sum_element),
+        (sram.ifmap_bytes, 2 * nests.left_element),
+        (sram.filter_bytes, 2 * nests.right_element),
+        (sram.ofmap_bytes, nests.sum_element),
+    ):
+        if have is not None and len(need) and need.max() > have:
+            raise InfeasibleError(
+                "sram",
+                f"{si(float(need.max()), 'B')} for one tile",
+                si(have, "B"),
+                "enlarge the on-chip memory",
+            )
 
 
 def _kernel(group: Group) -> Kernel:
@@ -51,8 +123,13 @@ def _check_precisions(groups: Iterable[Group], device: SystolicDevice) -> None:
     for group in groups:
         for op in group.ops:
             for _, left, right in operands(op):
-                for t in (left, right):
-                    if t is not None and t.precision.name not in have:
+                given = [t for t in (left, right) if t is not None]
+                if not given:
+                    continue
+                wide = compute_precision(op)
+                for t in given:
+                    narrow = t.role in ("weight", "kv") and t.precision.bits < wide.bits
+                    if t.precision.name not in have and not narrow:
                         raise InfeasibleError(
                             "precision",
                             f"{t.precision.name} products ('{op.name}')",
@@ -71,8 +148,14 @@ def nearest(wanted: Precision, have: Iterable[str]) -> str:
     return min(have, key=distance)
 
 
-def _notes(kernels: tuple[Kernel, ...], device: SystolicDevice) -> tuple[str, ...]:
-    notes = ["every kernel reads its inputs from and writes its outputs to external memory"]
+def _notes(kernels: tuple[Kernel, ...], device: SystolicDevice, residency: Residency) -> tuple[str, ...]:
+    notes = []
+    if residency.tensors:
+        notes.append(f"{residency.tensors} activations stay on chip between kernels")
+    else:
+        notes.append("every kernel reads its inputs from and writes its outputs to external memory")
+    if residency.weight_bytes:
+        notes.append(f"{si(residency.weight_bytes, 'B')} of weights stay on chip from run to run")
     kinds = {kernel.anchor.kind for kernel in kernels}
     if kinds & {"attention", "mla_attention"}:
         notes.append("attention scores stay on chip")

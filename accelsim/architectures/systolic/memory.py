@@ -135,23 +135,28 @@ def tile_table(
     left_element: Any,
     right_element: Any,
     sum_element: Any,
-    room: Any,
+    held: Any,
+    capacity: Any,
 ) -> Any:
     """`tile_search` of many nests at once; `*_bytes` are totals over the batch, so is the extra traffic.
+
+    `capacity` is on-chip memory in all, for the left operand, the right operand and the sums, `held` the part
+    of the first that tensors occupy while a nest runs [B].
 
     A nest that runs in steps reads its right operand again at every step unless all of it stays on chip.
     """
     table = np.zeros((len(m), 5))
+    room = capacity.copy()
     for i in range(len(m)):
+        room[0] = capacity[0] - held[i]
         tile_search(
             m[i], n[i], k[i], left_bytes[i] / batch[i], right_bytes[i] / batch[i],
             left_element[i], right_element[i], sum_element[i], room, table[i],
         )  # fmt: skip
         extra = table[i, EXTRA_BYTES] * batch[i]
         if steps[i] > 1:
-            held = right_bytes[i]
             beside = m[i] * (k[i] * left_element[i] + n[i] * sum_element[i])
-            resident = held <= room[2] and held + beside <= room[0]
+            resident = right_bytes[i] <= room[2] and right_bytes[i] + beside <= room[0]
             extra = 0.0 if resident else steps[i] * extra + (steps[i] - 1) * right_bytes[i]
         table[i, EXTRA_BYTES] = extra
     return table

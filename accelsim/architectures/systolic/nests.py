@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from accelsim.architectures.base import Kernel
+from accelsim.architectures.systolic.residency import Residency
 from accelsim.core.precision import Precision, precision
 from accelsim.workload.graph import Op, Tensor
 from accelsim.workload.ops import LoopNest
@@ -27,7 +28,11 @@ def operands(op: Op) -> tuple[tuple[LoopNest, Tensor | None, Tensor | None], ...
 
 
 def compute_precision(op: Op) -> Precision:
-    """Format that an op's products run in: the widest of its operands."""
+    """Format that an op's products run in: the widest of its operands.
+
+    Weights that are narrower than the activations (weight-only formats) are widened on their way into the
+    array.
+    """
     formats = [t.precision for _, left, right in operands(op) for t in (left, right) if t is not None]
     return max(formats, key=lambda p: (p.bits, p.kind == "float"))
 
@@ -52,6 +57,14 @@ class Nests:
         Bytes of one element [B].
     sets : array of int, (nests, 4)
         Kernel rows, output rows, kernel columns and output columns, for the row-stationary dataflow.
+    held : array of float
+        On-chip memory that tensors occupy meanwhile [B].
+    swap : array of bool
+        Neither operand is a weight, so either can be the one that stays in the array.
+    grouped : array of bool
+        A convolution in groups, which the vector unit may do faster.
+    faster : array of float
+        Rate factor of sparse weights.
     formats : tuple of str
         Precision of the products.
     """
@@ -72,6 +85,10 @@ class Nests:
     right_width: Any
     output_width: Any
     sets: Any
+    held: Any
+    swap: Any
+    grouped: Any
+    faster: Any
     formats: tuple[str, ...]
 
     @property
@@ -80,9 +97,9 @@ class Nests:
         return self.batch.astype(float) * self.m * self.n * self.k * self.share * self.steps
 
 
-_INTEGERS = ("kernel", "batch", "m", "n", "k", "steps")
+_INTEGERS = ("kernel", "batch", "m", "n", "k", "steps", "swap", "grouped")
 _FLOATS = (
-    "share", "left_bytes", "right_bytes", "left_element", "right_element", "sum_element",
+    "held", "faster", "share", "left_bytes", "right_bytes", "left_element", "right_element", "sum_element",
     "left_width", "right_width", "output_width",
 )  # fmt: skip
 
@@ -93,28 +110,37 @@ class Totals:
 
     Attributes
     ----------
+    bytes_dram : array of float
+        What must cross the memory interface, less what stays on chip [B].
     bytes_compulsory, vector_ops, link_bytes : array of float
+    waits : array of float
+        1 where the kernel reads an activation from external memory, so that nothing can be fetched before the
+        kernels in front of it are done.
     link_hops : array of float
         Latencies that a collective pays one after the other (ring algorithms).
     """
 
+    bytes_dram: Any
     bytes_compulsory: Any
+    waits: Any
     vector_ops: Any
     link_bytes: Any
     link_hops: Any
 
 
-def totals(kernels: Sequence[Kernel]) -> Totals:
+def totals(kernels: Sequence[Kernel], residency: Residency, sparsity: Sparsity) -> Totals:
     """The totals of all kernels."""
     columns = zip(
         *(
             (
+                max(0.0, kernel.bytes_compulsory - saved - sparsity.saved_bytes(kernel, here)),
                 kernel.bytes_compulsory,
+                _waits(kernel, here),
                 sum(op.work.vector_ops for op in kernel.ops),
                 sum(op.work.link_bytes for op in kernel.ops),
                 _hops(kernel.anchor),
             )
-            for kernel in kernels
+            for kernel, saved, here in zip(kernels, residency.saved_bytes, residency.on_chip)
         )
     )
     return Totals(*(np.array(column, np.float64) for column in columns))
@@ -130,20 +156,52 @@ def _hops(op: Op) -> int:
     return 2 * steps if op.kind == "all_reduce" else steps
 
 
-def collect(kernels: Sequence[Kernel]) -> Nests:
-    """The products of all kernels."""
+def _waits(kernel: Kernel, here: frozenset[str]) -> float:
+    return float(any(t.role != "weight" and t.name not in here for t in kernel.inputs))
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """N:M sparse weights: `keep` of every `block`, at `faster` times the dense rate; 1:1 is dense.
+
+    Kept values carry their position in the block, in whole bits.
+    """
+
+    keep: int = 1
+    block: int = 1
+    faster: float = 1.0
+
+    def stored(self, t: Tensor | None) -> float:
+        """Storage of a tensor over its dense storage."""
+        if t is None or t.role != "weight" or self.keep == self.block:
+            return 1.0
+        return self.keep / self.block * (1 + (self.block - 1).bit_length() / t.precision.bits)
+
+    def saved_bytes(self, kernel: Kernel, here: frozenset[str]) -> float:
+        """Traffic of a kernel's weights that is not there [B]."""
+        weights = {
+            t.name: t for op in kernel.ops for _, _, t in operands(op) if t is not None and t.name not in here
+        }
+        return sum(t.size_bytes * (1 - self.stored(t)) for t in weights.values())
+
+
+def collect(kernels: Sequence[Kernel], residency: Residency, sparsity: Sparsity, skips: bool) -> Nests:
+    """The products of all kernels; with `skips`, products with a zero weight do not run."""
     rows: list[dict[str, Any]] = []
     for index, kernel in enumerate(kernels):
+        here, held = residency.on_chip[index], residency.held_bytes[index]
         for op in kernel.ops:
             if op.work.nests:
-                rows.extend({"kernel": index, **row} for row in _rows(op))
+                rows.extend(
+                    {"kernel": index, "held": held, **row} for row in _rows(op, here, sparsity, skips)
+                )
     columns: dict[str, Any] = {name: np.array([r[name] for r in rows], np.int64) for name in _INTEGERS}
     columns.update({name: np.array([r[name] for r in rows], np.float64) for name in _FLOATS})
     sets = np.array([r["sets"] for r in rows], np.int64).reshape(-1, 4)
     return Nests(**columns, sets=sets, formats=tuple(r["format"] for r in rows))
 
 
-def _rows(op: Op) -> list[dict[str, Any]]:
+def _rows(op: Op, here: frozenset[str], sparsity: Sparsity, skips: bool) -> list[dict[str, Any]]:
     fmt = compute_precision(op)
     width = precision(fmt.accumulate, storage=True).bytes_per_element
     # Part of the other operands that is read at all (experts that no token chose, keys outside a window).
@@ -154,7 +212,8 @@ def _rows(op: Op) -> list[dict[str, Any]]:
     rows = []
     for nest, left, right in operands(op):
         left_bytes = left.size_bytes if left is not None else 0.0
-        right_bytes = right.size_bytes * read if right is not None else 0.0
+        right_bytes = right.size_bytes * read * sparsity.stored(right) if right is not None else 0.0
+        weights = right is not None and right.role == "weight"
         left_width = (left.precision if left is not None else fmt).bytes_per_element
         right_width = (right.precision if right is not None else fmt).bytes_per_element
         left_pairs, right_pairs = float(nest.batch) * nest.m * nest.k, float(nest.batch) * nest.n * nest.k
@@ -165,9 +224,12 @@ def _rows(op: Op) -> list[dict[str, Any]]:
                 "n": nest.n,
                 "k": nest.k,
                 "steps": nest.steps,
-                "share": nest.share,
-                "left_bytes": left_bytes,
-                "right_bytes": right_bytes,
+                "share": nest.share * (right.density if skips and right is not None and weights else 1.0),
+                "swap": not weights,
+                "grouped": op.kind == "conv" and nest.batch > 1,
+                "faster": sparsity.faster if weights else 1.0,
+                "left_bytes": 0.0 if left is not None and left.name in here else left_bytes,
+                "right_bytes": 0.0 if right is not None and right.name in here else right_bytes,
                 "left_element": min(left_width, left_bytes / left_pairs) if left is not None else left_width,
                 "right_element": min(right_width, right_bytes / right_pairs)
                 if right is not None

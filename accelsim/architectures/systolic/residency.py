@@ -70,11 +70,14 @@ def plan(kernels: Sequence[Kernel], graph: Graph, capacity_bytes: float, keeps_w
     for index, kernel in enumerate(kernels):
         here = frozenset(t.name for t in kernel.inputs if t.name in live)
         gain = sum(t.size_bytes for t in _unique(kernel.inputs) if t.name in here)
-        for t in _unique(kernel.outputs):
+        written = {t.name for t in kernel.outputs}
+        read = [t for t in kernel.inputs if t.role == "activation" and t.name not in here]
+        for t in _unique([*kernel.outputs, *read]):
             if last.get(t.name, -1) > index and sum(live.values()) + t.size_bytes <= capacity_bytes:
                 live[t.name] = t.size_bytes
                 kept.add(t.name)
-                gain += 0.0 if t.name in graph_outputs else t.size_bytes
+                # What is read for the first time still crosses once, as does what the caller gets.
+                gain += t.size_bytes if t.name in written and t.name not in graph_outputs else 0.0
         held.append(sum(live.values()))
         saved.append(min(gain, kernel.bytes_compulsory))
         on_chip.append(here)

