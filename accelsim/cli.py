@@ -91,7 +91,7 @@ def _check_precisions(hardware: list[str], precisions: list[str] | None) -> None
     """A precision that none of the devices has is a mistake in the request, not a result."""
     from accelsim.architectures import architecture_of
     from accelsim.hardware.spec import load_hardware
-    from accelsim.techniques.precision import plan
+    from accelsim.core.precision import plan
 
     devices = [load_hardware(name) for name in hardware]
     for request in precisions or []:

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from accelsim.workload.graph import Graph, Op, Tensor
+
+if TYPE_CHECKING:
+    from accelsim.architectures.single import OpTable
+    from accelsim.core.precision import PrecisionPlan
 
 Fidelity = Literal["analytic", "tile", "event"]
 Style = Literal["sequential", "pipeline"]
@@ -226,6 +230,21 @@ class Architecture(Protocol):
 
     def interval(self, program: Program, latency_s: float) -> Interval:
         """Error band of a latency."""
+
+    def predict(
+        self,
+        op: str,
+        shapes: Mapping[str, Any],
+        formats: PrecisionPlan,
+        device: Any,
+        options: Options,
+    ) -> OpTable:
+        """Predict many rows of one operator of the operator table, back to back as benchmarks run them."""
+
+    def op_band(
+        self, op: str, formats: PrecisionPlan, device: Any, options: Options, table: OpTable
+    ) -> tuple[Any, Any]:
+        """Error band of each row, as factors on its latency."""
 
 
 def group_bytes(ops: tuple[Op, ...], inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> float:

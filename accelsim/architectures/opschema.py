@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.core.errors import AccelsimError, RequestError, UnknownNameError, did_you_mean
-from accelsim.core.precision import Precision, precision
+from accelsim.core.precision import plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,37 +167,6 @@ _MOST_ROWS_NAMED = 5
 _MOST_PROBLEMS_NAMED = 4
 
 
-def formats(text: str) -> tuple[Precision, Precision, Precision]:
-    """Formats of weights, activations and KV cache that the text of a ``precision`` cell names.
-
-    Parameters
-    ----------
-    text : str
-        One format for all (``bf16``), or formats by role: ``weight=int8,activation=bf16``; ``kv`` follows
-        ``activation`` unless it is named.
-
-    Raises
-    ------
-    UnknownNameError, RequestError
-    """
-    if "=" not in text:
-        one = precision(text.strip())
-        return one, one, one
-    roles: dict[str, str] = {}
-    for part in text.split(","):
-        role, _, name = part.partition("=")
-        roles[role.strip()] = name.strip()
-    unknown = sorted(set(roles) - {"weight", "activation", "kv"})
-    if unknown:
-        raise RequestError(
-            f"unknown role '{unknown[0]}' in precision '{text}'", hint="roles: weight, activation, kv"
-        )
-    if "weight" not in roles or "activation" not in roles:
-        raise RequestError(f"precision '{text}' must name weight and activation")
-    activation = precision(roles["activation"])
-    return precision(roles["weight"]), activation, precision(roles["kv"]) if "kv" in roles else activation
-
-
 def check(frame: pd.DataFrame) -> None:
     """Refuse a frame that is not in the schema.
 
@@ -264,7 +233,7 @@ def _check_precisions(codes: npt.NDArray[np.intp], names: list[str]) -> None:
     bad, hint = [], ""
     for i, name in enumerate(names):
         try:
-            formats(name)
+            plan(name)
         except (UnknownNameError, RequestError) as error:
             bad.append(i)
             hint = hint or _advice(error)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.opschema import formats, shapes
-from accelsim.core.precision import Precision
+from accelsim.architectures.opschema import shapes
+from accelsim.core.precision import Precision, PrecisionPlan, plan
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = npt.NDArray[np.float64]
-Formats = tuple[Precision, Precision, Precision]
 
 _GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
@@ -42,7 +41,7 @@ def work(frame: pd.DataFrame) -> tuple[Array, Array, Array]:
     flops, dram, link = (np.zeros(len(frame)) for _ in range(3))
     for op, text, rows in groups(frame):
         s = shapes(frame.iloc[rows], op)
-        flops[rows], dram[rows], link[rows] = _of_op(op, s, formats(text))
+        flops[rows], dram[rows], link[rows] = _of_op(op, s, plan(text))
     return flops, dram, link
 
 
@@ -86,9 +85,9 @@ def expected_experts(tokens: Array, experts: Array, topk: Array) -> Array:
     return experts * (1.0 - (1.0 - topk / experts) ** tokens)
 
 
-def _of_op(op: str, s: dict[str, Array], f: Formats) -> tuple[Any, Any, Any]:
-    weight, activation, kv = (p.bytes_per_element for p in f)
-    out = output_bytes(f[1])
+def _of_op(op: str, s: dict[str, Array], f: PrecisionPlan) -> tuple[Any, Any, Any]:
+    weight, activation, kv = (p.bytes_per_element for p in (f.weight, f.activation, f.kv))
+    out = output_bytes(f.activation)
     if op in ("gemm", "bmm"):
         b, right = s.get("batch", 1.0), weight if op == "gemm" else activation
         m, n, k = s["m"], s["n"], s["k"]

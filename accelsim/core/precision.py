@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from accelsim.core.errors import UnknownNameError, did_you_mean
+from accelsim.core.errors import RequestError, UnknownNameError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ PRECISIONS: dict[str, Precision] = {
         Precision("mxfp8", 8, "block", "fp32", block=32, scale_bits=8),
         Precision("mxfp4", 4, "block", "fp32", block=32, scale_bits=8),
         Precision("nvfp4", 4, "block", "fp32", block=16, scale_bits=8),
+        Precision("int16", 16, "int", "int32"),
         Precision("int8", 8, "int", "int32"),
         Precision("int4", 4, "int", "int32"),
         Precision("int2", 2, "int", "int32"),
@@ -75,7 +77,6 @@ STORAGE: dict[str, Precision] = {
         Precision("fp64", 64, "float", "fp64"),
         Precision("int64", 64, "int", "int64"),
         Precision("int32", 32, "int", "int32"),
-        Precision("int16", 16, "int", "int32"),
         Precision("bool", 8, "int", "int32"),
     )
 }
@@ -98,3 +99,62 @@ def precision(name: str | Precision, *, storage: bool = False) -> Precision:
     if found is None:
         raise UnknownNameError(f"unknown precision '{name}'", hint=did_you_mean(key, PRECISIONS))
     return found
+
+
+ROLES = ("weight", "activation", "kv")
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionPlan:
+    """Formats by role.
+
+    Attributes
+    ----------
+    weight, activation, kv : Precision
+    """
+
+    weight: Precision
+    activation: Precision
+    kv: Precision
+
+    @property
+    def name(self) -> str:
+        """One word when all roles agree, else ``weight=int4,activation=fp16,kv=fp16``."""
+        if self.weight == self.activation == self.kv:
+            return self.weight.name
+        return ",".join(f"{role}={getattr(self, role).name}" for role in ROLES)
+
+
+def plan(request: str | Precision | Mapping[str, str] | PrecisionPlan) -> PrecisionPlan:
+    """Read a plan.
+
+    Parameters
+    ----------
+    request : str or mapping
+        A format for all roles (``"int8"``), or formats by role: ``{"weight": "int4", "activation": "fp16"}``
+        or the same as text, ``"weight=int4,activation=fp16"``. The KV cache follows the activations unless it
+        is named.
+
+    Raises
+    ------
+    UnknownNameError, RequestError
+    """
+    if isinstance(request, PrecisionPlan):
+        return request
+    if isinstance(request, str) and "=" in request:
+        pairs = (part.partition("=") for part in request.split(","))
+        request = {role.strip(): name.strip() for role, _, name in pairs}
+    if isinstance(request, Mapping):
+        unknown = sorted(set(request) - set(ROLES))
+        if unknown:
+            raise RequestError(
+                f"unknown role '{unknown[0]}' in a precision plan", hint=did_you_mean(unknown[0], ROLES)
+            )
+        if "weight" not in request or "activation" not in request:
+            raise RequestError(f"precision plan {dict(request)} must name weight and activation")
+        activation = precision(request["activation"])
+        return PrecisionPlan(
+            precision(request["weight"]), activation, precision(request.get("kv", activation))
+        )
+    one = precision(request)
+    return PrecisionPlan(one, one, one)

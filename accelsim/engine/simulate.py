@@ -13,6 +13,7 @@ from accelsim.architectures import architecture_of
 from accelsim.architectures.base import Architecture, Kernel, KernelCost, Options, Pipeline, Program
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
+from accelsim.core.precision import plan
 from accelsim.core.units import si
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine import execute
@@ -21,7 +22,7 @@ from accelsim.engine.timeline import Segment
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
 from accelsim.techniques.parallel import Parallel, shard, stages
-from accelsim.techniques.precision import nearest_supported, own_precision, plan, with_precision
+from accelsim.techniques.precision import nearest_supported, own_precision, with_precision
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 
@@ -98,8 +99,8 @@ def simulate(
     governor : bool
         Model power capping.
     folding : path, sequence or mapping, optional
-        How a streaming pipeline is folded: FINN's folding JSON, an hls4ml configuration, or (PE, SIMD) pairs of its
-        matrix units; see `accelsim.architectures.fpga.designs.apply`. Without it a search decides.
+        How a streaming pipeline is folded: FINN's folding JSON, an hls4ml configuration, or (PE, SIMD) pairs
+        of its matrix units; see `accelsim.architectures.fpga.designs.apply`. Without it a search decides.
     seed : int
         Of anything random; part of the stamp.
 
@@ -173,7 +174,7 @@ def _check_memory(program: Program) -> None:
     raise InfeasibleError("memory", f"{si(need, 'B')} ({detail})", f"{si(have, 'B')} per device", hint)
 
 
-def _folding(source: Any, device: Device) -> Any:
+def _folding(source: Any, device: Any) -> Any:
     if source is None:
         return None
     if device.kind != "fpga":
@@ -193,8 +194,8 @@ def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: boo
     return Options(fidelity, stack, sparsity, cold, governor)  # type: ignore[arg-type]
 
 
-def _runs_as_it_is(graph: Graph, architecture: Architecture, device: Device) -> bool:
-    """Whether a device takes a quantised model with the formats of its file, which may differ by layer and role."""
+def _runs_as_it_is(graph: Graph, architecture: Architecture, device: Any) -> bool:
+    """Whether a device takes a quantised model with the formats of its file, which may differ by layer."""
     products = [t.precision for op in graph if op.flops for t in op.inputs[:2]]
     return bool(products) and all(p.is_integer and architecture.supports(device, p.name) for p in products)
 

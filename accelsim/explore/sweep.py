@@ -117,7 +117,7 @@ def _values(value: Any) -> list[Any]:
 def _check(values: Mapping[str, list[Any]]) -> None:
     """Find wrong names and values before anything runs."""
     from accelsim.hardware.spec import load_hardware
-    from accelsim.techniques.precision import plan
+    from accelsim.core.precision import plan
 
     for name in values["hardware"]:
         load_hardware(name)

@@ -206,6 +206,8 @@ class Array(Section):
     """Of a product of two activations, either may be the one that stays in the array."""
     sparse_speedup: Annotated[float, Field(ge=1)] = 1.0
     """Rate factor of N:M sparse weights; 1 where the arrays have no such mode."""
+    accumulator: PrecisionName | None = None
+    """Format of partial sums, where it is not that of the precision."""
     skips_zeros: bool = False
     """Products with a zero weight take no time (ideal: elements never wait for each other)."""
 
@@ -237,6 +239,10 @@ class SystolicDevice(Device):
     vector: VectorUnit
     dispatch_s: Seconds = Field(default=0.0, alias="dispatch")
     """Fixed cost of each operator."""
+    transfers_overlap: bool = True
+    """External transfers run while the arrays compute."""
+    codes_zeros: bool = False
+    """Activations cross the memory interface with their zeros run-length coded."""
 
     def peak_flop_per_s(self, name: str) -> float:
         a = self.array

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from accelsim.architectures import opschema
 from accelsim.architectures.opwork import groups, work
 from accelsim.core.errors import MissingExtraError, RequestError, UnknownNameError
-from accelsim.core.precision import PRECISIONS, Precision
+from accelsim.core.precision import PRECISIONS, Precision, plan
 from accelsim.hardware.schema import GpuDevice
 from accelsim.hardware.spec import load_hardware
 
@@ -143,7 +143,8 @@ def roofline(frame: pd.DataFrame, device: str | GpuDevice) -> tuple[Array, Array
     flops, dram, link = work(frame)
     peak = np.ones(len(frame))
     for _, text, rows in groups(frame):
-        weight, activation, _ = opschema.formats(text)
+        formats = plan(text)
+        weight, activation = formats.weight, formats.activation
         peak[rows] = gpu.peak_flop_per_s(matrix_precision(weight, activation, gpu)) or np.inf
     link_s = link / gpu.link.bandwidth_bytes_per_s if gpu.link is not None else np.zeros(len(frame))
     return flops / peak, dram / gpu.memory.bandwidth_bytes_per_s, link_s

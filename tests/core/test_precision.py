@@ -24,7 +24,7 @@ def test_bits_per_element(name: str, bits: float) -> None:
 
 def test_all_formats_are_covered() -> None:
     floats = "fp32 tf32 bf16 fp16 fp8_e4m3 fp8_e5m2 fp6"
-    assert " ".join(PRECISIONS) == f"{floats} mxfp8 mxfp4 nvfp4 int8 int4 int2 int1"
+    assert " ".join(PRECISIONS) == f"{floats} mxfp8 mxfp4 nvfp4 int16 int8 int4 int2 int1"
 
 
 def test_a_block_of_elements_is_whole_bytes() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import accelsim as ax
-from accelsim.core.errors import AccelsimError, ModelFileError, RequestError, UnknownNameError
+from accelsim.core.errors import AccelsimError, ModelFileError, UnknownNameError
 
 DEVICES = ["h100-sxm", "tpu-v4", "u250-finn"]
 
@@ -159,43 +159,3 @@ def test_a_wrong_request_is_one_line(change):
     with pytest.raises(AccelsimError) as error:
         ax.simulate("resnet50", "h100-sxm", **change)
     assert "\n" not in str(error.value)
-
-
-def test_predict_ops_keeps_rows_and_order():
-    frame = pd.DataFrame(
-        [
-            {"op": "gemm", "precision": "fp16", "m": 128, "n": 4096, "k": 4096},
-            {
-                "op": "conv",
-                "precision": "int8",
-                "c": 64,
-                "h": 56,
-                "w": 56,
-                "k": 64,
-                "r": 3,
-                "s": 3,
-                "batch": 8,
-            },
-            {
-                "op": "attention",
-                "precision": "fp16",
-                "heads": 32,
-                "kv_heads": 8,
-                "head_dim": 128,
-                "context": 2048,
-                "tokens": 1,
-                "batch": 4,
-            },
-            {"op": "gemm", "precision": "fp16", "m": 4096, "n": 4096, "k": 4096},
-        ],
-        index=[7, 3, 5, 1],
-    )
-    table = ax.predict_ops(frame, "h100-sxm")
-    assert list(table.index) == [7, 3, 5, 1]
-    assert (table.low_s <= table.latency_s).all()
-    assert (table.latency_s <= table.high_s).all()
-    assert table.latency_s[1] > table.latency_s[7]
-    alone = ax.predict_ops(frame.loc[[5]], "h100-sxm")
-    assert alone.latency_s[5] == pytest.approx(table.latency_s[5])
-    with pytest.raises(RequestError, match="'k'"):
-        ax.predict_ops(frame.drop(columns=["k"]), "h100-sxm")

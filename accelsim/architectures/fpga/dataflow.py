@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
 
 from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Pipeline, Program
-from accelsim.architectures.fpga import designs
-from accelsim.architectures.fpga.build import build
-from accelsim.architectures.fpga.fifo import smallest, unlimited, with_fifos
-from accelsim.architectures.fpga.folding import Plan, fold, planned
+from accelsim.architectures.fpga.clock import BAND
+from accelsim.architectures.fpga.design import Design, Point, dataflow_of, fastest, given
+from accelsim.architectures.fpga.fifo import unlimited
 from accelsim.architectures.fpga.network import Network, Part, Stage
 from accelsim.architectures.fpga.options import Floats
 from accelsim.architectures.fpga.options import Options as Folding
 from accelsim.architectures.fpga.resources import STAGE, Budget
-from accelsim.architectures.fpga.timing import Port, Run, analytic_cycles, pace, port, run, words
+from accelsim.architectures.fpga.streamed import weight_bytes
+from accelsim.architectures.fpga.timing import analytic_cycles, pace
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.units import si
-from accelsim.hardware.schema import Dataflow, FpgaDevice
+from accelsim.hardware.schema import FpgaDevice
 from accelsim.workload.graph import Graph, Op, Tensor
 
 NAN = float("nan")
@@ -30,34 +28,6 @@ EVENT_PIXELS = 5e5
 """Pixels of all stages that it follows at the most; then fewer frames."""
 
 PRODUCTS = frozenset({"conv", "matmul", "attention", "lstm", "gru"})
-
-
-@dataclass(frozen=True)
-class Design:
-    """A network folded for a board.
-
-    Attributes
-    ----------
-    ports : tuple of Port or None
-        DMA of each stage that has one.
-    interval : float
-        Cycles between frames: the slowest stage, or the DRAM interface that all DMA share [cycles].
-    first : float
-        Cycles of the first frame [cycles].
-    frame : Run
-        The first frame through the pipeline.
-    """
-
-    network: Network
-    plan: Plan
-    ports: tuple[Port | None, ...]
-    interval: float
-    first: float
-    frame: Run
-
-    def batch_cycles(self, batch: int) -> float:
-        """T(b) = T(1) + (b - 1) II [cycles]."""
-        return self.first + (batch - 1) * self.interval
 
 
 @dataclass(frozen=True)
@@ -85,80 +55,6 @@ class PipelineProgram(Program):
     """A program with the design behind it."""
 
     design: Design | None = None
-
-
-class _Point:
-    """A graph on a board, equal to any with the same content: the key of the design cache."""
-
-    def __init__(self, graph: Graph, device: FpgaDevice) -> None:
-        self.graph, self.device = graph, device
-        self._key = (graph.hash, device.hash)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Point) and self._key == other._key
-
-
-def _engine(device: FpgaDevice) -> Dataflow:
-    if device.dataflow is None:
-        raise InfeasibleError(
-            "resources", "a dataflow section", f"none on {device.name}", "choose a device with a pipeline"
-        )
-    return device.dataflow
-
-
-@lru_cache(maxsize=256)
-def _network(point: _Point) -> Network:
-    return with_fifos(build(point.graph))
-
-
-@lru_cache(maxsize=256)
-def _designs(point: _Point) -> tuple[Design, ...]:
-    """The pipelines that the search offers, each with its first frame simulated."""
-    network = _network(point)
-    ports = _ports(network, point.device)
-    fabric, embedded = point.device.fabric, _engine(point.device).weights == "embedded"
-    plans = fold(network.stages, Budget.of(fabric), fabric.technology, _beats(ports), embedded=embedded)
-    return tuple(_timed(network, plan, ports, point.device) for plan in plans)
-
-
-def _given(point: _Point, folding: Any) -> tuple[Design, tuple[str, ...]]:
-    """The pipeline of a design file, and what is to be said about it."""
-    network = _network(point)
-    engine, fabric = _engine(point.device), point.device.fabric
-    found = designs.apply(network.stages, folding, fabric.technology, embedded=engine.weights == "embedded")
-    network = replace(network, stages=found.stages)
-    ports = _ports(network, point.device)
-    plan = planned(found.rows, Budget.of(fabric), _beats(ports))
-    return _timed(network, plan, ports, point.device), found.notes
-
-
-def _ports(network: Network, device: FpgaDevice) -> tuple[Port | None, ...]:
-    engine = _engine(device)
-    return tuple(
-        port(s.unit, device, engine.clock_hz, engine.dma_bits) if s.unit.kind.startswith("dma") else None
-        for s in network.stages
-    )
-
-
-def _beats(ports: Sequence[Port | None]) -> float:
-    """Transfers per frame of the busiest DMA; folding faster gains nothing [cycles].
-
-    The DRAM's own time is left out on purpose: it changes with the clock, and a folding that followed it
-    could make a faster clock answer later.
-    """
-    return max((p.beats for p in ports if p is not None), default=0.0)
-
-
-def _timed(network: Network, plan: Plan, ports: tuple[Port | None, ...], device: FpgaDevice) -> Design:
-    # Builds size FIFOs to the schedule, so none delays a frame (`fifo.smallest`): as if they had no limit.
-    times = pace(network, plan.rows, ports, _dram_latency(device))
-    frame = run(network.stages, unlimited(network.stages), times)
-    shared = sum(p.memory_cycles for p in ports if p is not None)
-    interval = max(plan.interval, shared)
-    return Design(network, plan, ports, interval, max(float(frame.finish.max()), interval), frame)
 
 
 def check_precision(graph: Graph, supported: Sequence[str]) -> None:
@@ -191,18 +87,19 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> PipelineProgram
     InfeasibleError
         ``precision``, ``operator``, ``resources`` or ``memory``.
     """
-    engine = _engine(device)
+    engine = dataflow_of(device)
     check_precision(graph, engine.precisions)
     base = graph.with_batch(1) if graph.batch > 1 else graph
-    point = _Point(base, device)
+    point = Point(base, device)
     said: tuple[str, ...] = ()
     if options.folding is None:
-        design = min(_designs(point), key=lambda d: d.batch_cycles(graph.batch))
+        design = fastest(point, graph.batch)
     else:
-        design, said = _given(point, options.folding)
+        design, said = given(point, options.folding)
     kernels = _kernels(design.network)
     resident = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
     tables = sum(t.size_bytes for op in graph if op.kind == "gather" for t in op.weights)
+    tables += sum(weight_bytes(s.unit) for s in design.network.stages)
     if resident + tables > device.memory.capacity_bytes:
         raise InfeasibleError(
             "memory",
@@ -215,6 +112,7 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> PipelineProgram
     parameters = {
         "resources": {**plan.used, **{f"{name}_available": value for name, value in budget.named().items()}},
         "resources_stage": STAGE,
+        "clock_hz": design.clock_hz,
         "interval_cycles": design.interval,
         "interval_bound_cycles": plan.bound,
         "interval_exact": plan.exact,
@@ -227,8 +125,11 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> PipelineProgram
 
 
 def _notes(design: Design, device: FpgaDevice, options: Options) -> tuple[str, ...]:
+    clock, target = design.clock_hz, dataflow_of(device).clock_hz
+    low, high = (si(factor * clock, "Hz") for factor in BAND)
+    met = "the target" if clock >= target else f"below the target of {si(target, 'Hz')}, as the part fills up"
     notes = [
-        f"timed at the target clock of {si(_engine(device).clock_hz, 'Hz')}; place and route may reach less",
+        f"timed at {si(clock, 'Hz')}, {met}; builds of this size may reach {low} to {high} (assumed)",
         "resources are estimates before synthesis; they leave out the shell of the board",
     ]
     if design.plan.bound and not design.plan.exact:
@@ -236,6 +137,9 @@ def _notes(design: Design, device: FpgaDevice, options: Options) -> tuple[str, .
             f"the folding search proves its interval of {design.interval:,.0f} cycles to within "
             f"{design.interval / design.plan.bound - 1:.1%} of the smallest"
         )
+    streamed = sum(s.unit.streamed for s in design.network.stages)
+    if streamed:
+        notes.append(f"weights of {streamed} layers do not stay on chip: every frame reads them once from memory")
     if options.sparsity != "dense":
         notes.append("sparse weights save nothing: a folded matrix unit multiplies zeros as well")
     return (*notes, *design.network.approximated)
@@ -254,6 +158,9 @@ def _kernels(network: Network) -> tuple[StageKernel, ...]:
         sources = {network.stages[e.source].part for i in stages for e in network.stages[i].edges} - {part}
         after = tuple(sorted(position[s] for s in sources if position[s] < position[part]))
         ops, inputs, outputs, external = _external(network.parts[part])
+        weights = sum(weight_bytes(network.stages[i].unit) for i in stages)
+        if weights:
+            inputs, external = (*inputs, *ops[0].weights), external + weights
         name = network.parts[part].name
         names = {"stages": [network.stages[i].name for i in stages]}
         lane = f"stage {name}"
@@ -288,7 +195,7 @@ def cost(program: PipelineProgram) -> tuple[KernelCost, ...]:
 
 def _kernel_cost(kernel: StageKernel, program: PipelineProgram, design: Design) -> KernelCost:
     device: FpgaDevice = program.device
-    clock = _engine(device).clock_hz
+    clock = design.clock_hz
     analytic = program.options.fidelity == "analytic"
     onchip = _onchip_bytes(design, kernel.stages)
     dma = design.ports[kernel.stages[0]]
@@ -305,15 +212,17 @@ def _kernel_cost(kernel: StageKernel, program: PipelineProgram, design: Design) 
             _energy(device, kernel, moved, onchip),
         )
     stage, row, cycles, windowed = _slowest(kernel, design, analytic)
+    moved = kernel.external_bytes
+    reading = moved / (device.memory.bandwidth_bytes_per_s * device.memory.efficiency) * clock
     return KernelCost(
         clock,
         cycles,
+        reading,
         0.0,
-        0.0,
-        {"dram": 0.0, "onchip": onchip},
-        "window" if windowed else "compute",
+        {"dram": moved, "onchip": onchip},
+        "memory" if reading > cycles else "window" if windowed else "compute",
         _mapping(stage, row),
-        _energy(device, kernel, 0.0, onchip),
+        _energy(device, kernel, moved, onchip),
     )
 
 
@@ -411,8 +320,8 @@ def pipeline(program: PipelineProgram, costs: tuple[KernelCost, ...]) -> Pipelin
     if design is None:
         raise InfeasibleError("operator", "a pipeline", "a program without stages", "lower the graph again")
     device: FpgaDevice = program.device
-    engine = _engine(device)
-    batch, clock = program.graph.batch, engine.clock_hz
+    engine = dataflow_of(device)
+    batch, clock = program.graph.batch, design.clock_hz
     if program.options.fidelity == "analytic":
         interval = max(c.latency_s for c in costs)
         total = engine.driver_s + interval * batch
@@ -440,31 +349,11 @@ def _followed(design: Design, device: FpgaDevice, batch: int) -> tuple[Floats, F
 
     stages = design.network.stages
     frames = max(1, min(batch, EVENT_FRAMES, int(EVENT_PIXELS // sum(s.unit.pixels for s in stages))))
-    times = pace(design.network, design.plan.rows, design.ports, _dram_latency(device))
+    times = pace(design.network, design.plan.rows, design.ports, device.memory.latency_s * design.clock_hz)
     told = simulate(stages, unlimited(stages, frames), times, frames)
     last = told.finish[-1].max() - told.finish[-2].max() if frames > 1 else design.interval
     interval = max(float(last), design.interval)
     return told.start, told.finish[-1] + (batch - frames) * interval, interval
-
-
-def fifos(program: PipelineProgram, frames: int = 3) -> dict[str, dict[str, int]]:
-    """Depth of the FIFO in front of each stage, by writer, that delays no frame: see `fifo.smallest` [words]."""
-    design = program.design
-    if design is None:
-        return {}
-    stages, rows = design.network.stages, design.plan.rows
-    times = pace(design.network, rows, design.ports, _dram_latency(program.device))
-    found = smallest(stages, times, [words(s.unit, r) for s, r in zip(stages, rows)], frames)
-    return {
-        s.name: {stages[e.source].name: depth for e, depth in zip(s.edges, held)}
-        for s, held in zip(stages, found.words)
-        if s.edges
-    }
-
-
-def _dram_latency(device: FpgaDevice) -> float:
-    """Time from asking DRAM to the first word [cycles]."""
-    return device.memory.latency_s * _engine(device).clock_hz
 
 
 def interval(program: Program, latency_s: float) -> Interval:

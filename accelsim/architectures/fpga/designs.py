@@ -21,7 +21,9 @@ MATRIX = ("mvau", "vvau")
 # Node names of FINN by what they fold, older names included: MVAU_hls_3, MatrixVectorActivation_3, VVAU_rtl_0 ...
 _NODES = {
     "mvau": re.compile(r"^(?:MVAU|MatrixVectorActivation|StreamingFCLayer_Batch)(?:_(hls|rtl))?_(\d+)$"),
-    "vvau": re.compile(r"^(?:VVAU|VectorVectorActivation|Vector_Vector_Activate_Batch)(?:_(hls|rtl))?_(\d+)$"),
+    "vvau": re.compile(
+        r"^(?:VVAU|VectorVectorActivation|Vector_Vector_Activate_Batch)(?:_(hls|rtl))?_(\d+)$"
+    ),
     "window": re.compile(r"^ConvolutionInputGenerator(?:1D)?(?:_(hls|rtl))?_(\d+)$"),
     "pool": re.compile(r"^Pool(?:_Batch)?(?:_(hls|rtl))?_(\d+)$"),
     "add": re.compile(r"^(?:AddStreams|StreamingEltwise)(?:_Batch)?(?:_(hls|rtl))?_(\d+)$"),
@@ -362,7 +364,9 @@ def _row(stage: Stage, entry: Entry, technology: str, embedded: bool) -> Options
     generator = entry.generator
     if generator is not None and unit.channels % generator:
         hint = _legal(divisors(unit.channels))
-        raise RequestError(f"SIMD {generator} of the window does not divide {unit.channels}", stage.name, hint)
+        raise RequestError(
+            f"SIMD {generator} of the window does not divide {unit.channels}", stage.name, hint
+        )
     lanes = None if generator is None else np.array([generator])
     row = evaluate(unit, technology, np.array([pe]), np.array([simd]), lanes, embedded=embedded)
     return _homes(row, entry)
@@ -393,5 +397,3 @@ def _homes(row: Options, entry: Entry) -> Options:
             row = replace(row, fixed_uram=row.fixed_uram + ultra[:, column])
             bram[:, column] = ultra[:, column] = distributed[:, column] = 0
     return replace(row, lut=lut, bram18=bram, uram=ultra, lutram=distributed)
-
-

@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accelsim.architectures.fpga.network import Stage, Unit
 from accelsim.architectures.fpga.options import Floats, Ints, Options, options
@@ -31,7 +33,10 @@ PRICES: Floats = np.array(
     + [[1.0, 1e-6, 1e-6, 1e-6], [1e-6, 1.0, 1e-6, 1e-6], [1e-6, 1e-6, 1.0, 8.0]]
 )
 
-_NAMES = ("LUT", "DSP", "BRAM18", "URAM")
+_SMALLER = "use fewer weight bits, a smaller model, a larger part, or an overlay that streams its weights"
+
+EXACT_LIMIT = 2_000_000
+"""Combinations of foldings that `best` tries."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Table:
-    """Foldings of a unit by ascending cycles; the least cost up to each by price vector; a chain by price
-    vector."""
+    """Foldings of a unit by ascending cycles; the cost of each and the least up to each by price vector; a chain by
+    price vector."""
 
     every: Options
+    cost: Floats
     least: Floats
     chains: tuple[Options, ...]
 
@@ -86,7 +92,7 @@ def _table(unit: Unit, technology: str, embedded: bool = False) -> _Table:
         cost[p] = lut * found.lut + dsp * found.dsp + np.minimum(multipliers, in_dsp) + homes.sum(axis=1)
     parts = (found.cycles, found.stream, found.tail, found.accept)
     chains = tuple(found.take(chain(*parts, cost[p])) for p in range(len(PRICES)))
-    return _Table(found, np.minimum.accumulate(cost, axis=1), chains)
+    return _Table(found, cost, np.minimum.accumulate(cost, axis=1), chains)
 
 
 def fold(
@@ -122,9 +128,9 @@ def fold(
     for p in range(len(PRICES)):
         chains = [t.chains[p] for t in tables]
         joined, chosen, used = _joined(chains), np.zeros(len(stages), dtype=np.int64), np.zeros(4)
-        columns = np.stack([joined.lut, joined.multiplier_lut, joined.dsp, joined.multiplier_dsp])
-        memories = np.stack([joined.bram18, joined.uram, joined.lutram])
+        columns, memories = _columns(joined)
         goals = _targets(chains, floor)
+        goals = goals[goals >= targets[first]] if first >= 0 else goals[:0]
         if search(_offsets(chains), joined.cycles, columns, memories, goals, have, chosen, used) < 0:
             continue
         rows = joined.take(chosen)
@@ -135,8 +141,106 @@ def fold(
             least_interval = float(min(targets[first], interval)) if first >= 0 else interval
             plans[key] = Plan(singles, interval, least_interval, _used(used, budget))
     if not plans:
-        _refuse(_joined([t.chains[0].take(slice(-1, None)) for t in tables]), budget)
+        smallest = _joined([t.chains[0].take(slice(-1, None)) for t in tables])
+        _refuse(smallest, budget, f"this is the smallest folding; {_SMALLER}")
     return tuple(plans.values())
+
+
+def best(
+    stages: Sequence[Stage], budget: Budget, technology: str, floor: float = 0.0, *, embedded: bool = False
+) -> Plan:
+    """The pipeline with the smallest interval of all: proven by trying every combination of foldings where these are
+    few, else the best of `fold`, whose `Plan.bound` tells how far it can be from that.
+
+    Parameters
+    ----------
+    stages, budget, technology, floor, embedded
+        As in `fold`.
+
+    Raises
+    ------
+    InfeasibleError
+        Not even the slowest foldings fit.
+    """
+    from accelsim.architectures.fpga.search import exact
+
+    near = min(fold(stages, budget, technology, floor, embedded=embedded), key=lambda plan: plan.interval)
+    if near.exact:
+        return near
+    tables = [_table(stage.unit, technology, embedded).every for stage in stages]
+    every, chosen = _joined(tables), np.zeros(len(stages), dtype=np.int64)
+    targets = _targets(tables, floor)
+    targets = targets[(targets >= near.bound) & (targets <= near.interval)]
+    have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
+    columns, memories = _columns(every)
+    met = exact(_offsets(tables), every.cycles, columns, memories, targets, have, EXACT_LIMIT, chosen)
+    if met < 0:
+        return near
+    rows = tuple(every.take(slice(i, i + 1)) for i in chosen)
+    found = planned(rows, budget, floor)
+    return replace(found, bound=found.interval)
+
+
+def cheapest(
+    stages: Sequence[Stage],
+    budget: Budget,
+    technology: str,
+    target: float,
+    floor: float = 0.0,
+    *,
+    embedded: bool = False,
+) -> Plan:
+    """The pipeline that meets a target interval with the smallest share of the board's scarcest resource.
+
+    For each price vector every stage takes its cheapest folding that meets the target (optimal at those prices, since
+    stages share nothing else); the best of these pipelines is near-optimal for the share.
+
+    Parameters
+    ----------
+    target : float
+        Interval not to be exceeded [cycles].
+    stages, budget, technology, floor, embedded
+        As in `fold`.
+
+    Raises
+    ------
+    InfeasibleError
+        No folding is that fast, or those that are do not fit.
+    """
+    tables = [_table(stage.unit, technology, embedded) for stage in stages]
+    fastest = max(floor, max(float(t.every.cycles[0]) for t in tables))
+    if fastest > target:
+        raise InfeasibleError(
+            "resources",
+            f"{target:,.4g} cycles per frame",
+            f"{fastest:,.0f} cycles when unfolded",
+            "lower the target or raise the clock",
+        )
+    have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
+    plans: list[tuple[float, Plan]] = []
+    refused: InfeasibleError | None = None
+    for p in range(len(PRICES)):
+        rows = []
+        for t in tables:
+            meets = t.cost[p, : int(np.searchsorted(t.every.cycles, target, side="right"))]
+            # The last of equals is the slowest.
+            rows.append(t.every.take([len(meets) - 1 - int(np.argmin(meets[::-1]))]))
+        try:
+            plan = planned(rows, budget, floor)
+        except InfeasibleError as error:
+            refused = error
+            continue
+        share = _pack(_joined(rows), budget)
+        plans.append((float(np.max(share / np.maximum(have, 1e-9))), plan))
+    if not plans and refused is not None:
+        raise refused
+    return min(plans, key=lambda pair: pair[0])[1]
+
+
+def _columns(rows: Options) -> tuple[Floats, Floats]:
+    """(columns, memories) as the kernels of `search` take them."""
+    columns = np.stack([rows.lut, rows.multiplier_lut, rows.dsp, rows.multiplier_dsp])
+    return columns, np.stack([rows.bram18, rows.uram, rows.lutram])
 
 
 def _offsets(tables: Sequence[Options]) -> Ints:
@@ -161,28 +265,26 @@ def _used(used: Floats, budget: Budget) -> dict[str, float]:
     return named(lut, lut * FF_PER_LUT, dsp, bram, uram, budget.intel)
 
 
-def _refuse(rows: Options, budget: Budget) -> None:
-    """Say which resource the smallest design lacks."""
-    blocks = float(rows.bram18.sum())
-    held = "M20K" if budget.intel else "BRAM18"
-    hint = "use fewer weight bits, a smaller model, a larger part, or an overlay that streams its weights"
-    need = dict(zip(("LUT", "DSP"), _pack(rows, replace(budget, bram18=np.inf))))
-    have = {"LUT": budget.lut, "DSP": budget.dsp}
-    lacking = [name for name in have if need[name] > have[name]]
-    if lacking:
-        raise InfeasibleError(
-            "resources",
-            ", ".join(f"{need[n]:,.0f} {n}" for n in lacking) + " when folded to the last",
-            ", ".join(f"{have[n]:,.0f} {n}" for n in lacking),
-            hint,
-        )
-    ultra = "" if budget.uram == 0 else f" and {budget.uram:,.0f} URAM"
+def _refuse(rows: Options, budget: Budget, hint: str) -> NoReturn:
+    """Say for each resource what a design needs and what there is, and which of them overflow."""
+    lut, dsp, _, _ = _pack(rows, replace(budget, bram18=np.inf))
+    blocks, ultra = float(rows.bram18.sum()), float(rows.fixed_uram.sum())
+    need = named(lut, 0.0, dsp, blocks, ultra, budget.intel)
+    have = budget.named()
+    labels = {n: n.upper() for n in need if n != "ff" and not (n == "uram" and have[n] == 0 == need[n])}
+    over = [f"{labels[n]} by {need[n] / max(have[n], 1) - 1:.0%}" for n in labels if need[n] > have[n]]
+    if not over:  # each fits alone, but BRAM that moves to LUTs or URAM finds no room there
+        over = ["memories that find no room in BRAM, URAM or LUT"]
     raise InfeasibleError(
         "resources",
-        f"{blocks:,.0f} {held} for weights, windows and FIFOs",
-        f"{budget.bram18:,.0f} {held}{ultra}, and {budget.lut:,.0f} LUT",
-        hint,
+        ", ".join(f"{_amount(need[n])} {labels[n]}" for n in labels),
+        ", ".join(f"{_amount(have[n])} {labels[n]}" for n in labels),
+        f"too much {', '.join(over)}: {hint}",
     )
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def _pack(rows: Options, budget: Budget) -> Floats:
@@ -215,6 +317,29 @@ def planned(rows: Sequence[Options], budget: Budget, floor: float = 0.0) -> Plan
     used = _pack(every, replace(budget, uram=budget.uram - fixed))
     used[3] += fixed
     if np.any(used > np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])):
-        _refuse(every, budget)
+        _refuse(every, budget, f"fold further, or {_SMALLER}")
     interval = max(float(every.cycles.max()), floor)
     return Plan(tuple(rows), interval, 0.0, _used(used, budget))
+
+
+def scored(
+    stages: Sequence[Stage], choices: Ints, budget: Budget, technology: str, *, embedded: bool = False
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """(interval, fits) of many designs at once, without their DMA.
+
+    Parameters
+    ----------
+    choices : int64 (designs, stages)
+        For each stage the index of a folding in `options.options`, by ascending cycles.
+    stages, budget, technology, embedded
+        As in `fold`.
+    """
+    from accelsim.architectures.fpga.search import score
+
+    tables = [_table(stage.unit, technology, embedded).every for stage in stages]
+    every = _joined(tables)
+    have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
+    interval, fits = np.empty(len(choices)), np.empty(len(choices), dtype=np.bool_)
+    rows = choices + _offsets(tables)[:-1]
+    score(rows, every.cycles, *_columns(every), have, interval, fits)
+    return interval, fits

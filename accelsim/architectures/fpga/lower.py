@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from accelsim.architectures.base import Interval, KernelCost, Options, Pipeline, Program
 from accelsim.architectures.fpga import dataflow, overlay
 from accelsim.architectures.fpga.dataflow import PipelineProgram
+from accelsim.architectures.single import OpTable, predict_by_graph
 from accelsim.core.errors import RequestError
+from accelsim.core.precision import PrecisionPlan
 from accelsim.hardware.schema import FpgaDevice
 from accelsim.workload.graph import Graph
 
@@ -58,6 +63,20 @@ class FpgaArchitecture:
         if isinstance(program, PipelineProgram):
             return dataflow.explain(program, index)
         return overlay.explain(program, cost)
+
+    def predict(
+        self, op: str, shapes: Mapping[str, Any], formats: PrecisionPlan, device: Any, options: Options
+    ) -> OpTable:
+        if device.dataflow is not None:
+            raise RequestError(
+                "a pipeline is built for a whole network, not for single operators", device.name
+            )
+        return predict_by_graph(self, op, shapes, formats, device, options)
+
+    def op_band(
+        self, op: str, formats: PrecisionPlan, device: Any, options: Options, table: OpTable
+    ) -> tuple[Any, Any]:
+        return 0.6, 1.8
 
     def interval(self, program: Program, latency_s: float) -> Interval:
         if isinstance(program, PipelineProgram):

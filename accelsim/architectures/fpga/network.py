@@ -98,6 +98,8 @@ class Unit:
         Input pixels per frame.
     feedback : int
         Cycles that each pixel waits for the result of the one before it (recurrent layers).
+    streamed : bool
+        The weights come from external memory once per frame, see `accelsim.architectures.fpga.streamed`.
     bypass_bits : int
         FIFO that the shorter inputs of a join must hold while the longest is under way [bit].
     """
@@ -118,6 +120,7 @@ class Unit:
     pixels_in: int = 0
     feedback: int = 0
     bypass_bits: int = 0
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

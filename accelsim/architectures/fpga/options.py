@@ -80,7 +80,7 @@ def _legal(unit: Unit) -> tuple[Ints, Ints]:
     whole windows in parallel; a depthwise
     unit raises S over its taps only once P = C."""
     if unit.kind == "mvau":
-        if unit.window is None:
+        if unit.window is None or unit.streamed:
             simd = divisors(unit.mw)
         else:
             per_group = unit.mw // unit.window.taps
@@ -146,6 +146,8 @@ def evaluate(
         copies = 2 if unit.dynamic else 1
         words = np.maximum(ceil_div(unit.weights * copies, pe * simd), 1)
         depth = np.where(words > 1, words, 0)  # one word is a constant: wires
+        if unit.streamed:
+            depth = np.full(n, res.FIFO_DEPTH)
         memories.append((pe, simd * w, depth) if embedded else (1, pe * simd * w, depth))
         if unit.kind == "vvau":
             width_in = pe * a
@@ -163,14 +165,20 @@ def evaluate(
             lut, dsp, thresholds = _requantised(unit, pe, unit.act_bits + 2.0, lut, embedded)
     if not memories:
         memories.append((1, zero, zero))
-    if unit.window is not None and unit.window.taps > 1:
+    if unit.streamed:
+        lut = lut + res.CONTROL_LUT + res.DMA_LUT
+        lanes = np.gcd(simd, unit.channels)
+        memories.append((1, lanes * unit.act_bits, 2 * unit.pixels_in * (unit.channels // lanes)))
+    elif unit.window is not None and unit.window.taps > 1:
         lut = lut + res.CONTROL_LUT
         memories.append(_line_buffer(unit, pe, simd, embedded))
     elif unit.bypass_bits:
         memories.append((1, width_in, ceil_div(unit.bypass_bits, width_in)))
     else:
         memories.append((1, zero, zero))
-    if embedded and unit.kind.startswith("dma"):
+    if unit.streamed:
+        memories.append((1, pe * acc, np.where(unit.mw > simd, unit.pixels, 0)))
+    elif embedded and unit.kind.startswith("dma"):
         memories.append((1, res.BURST_BITS, res.BURST_WORDS))
     elif embedded and unit.pixels_in > 1:
         memories.append((1, width_in, res.STREAM_WORDS))
@@ -238,7 +246,9 @@ def _line_buffer(unit: Unit, pe: Ints, simd: Ints, embedded: bool) -> Memory:
     whole = (simd > unit.channels) if unit.kind == "mvau" else (simd > 1)
     folds = unit.channels // lanes
     copies, depth = (
-        (-(-w.kernel_h // w.stride_h) + 1, w.stride_h * w.padded_w * folds) if embedded else (1, w.buffer * folds)
+        (-(-w.kernel_h // w.stride_h) + 1, w.stride_h * w.padded_w * folds)
+        if embedded
+        else (1, w.buffer * folds)
     )
     rows = max(w.kernel_h - 1, 1)
     return (
@@ -255,7 +265,7 @@ def unit_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> A
         compute = (
             cyc.mvau(unit.mw, unit.mh, unit.pixels * unit.rounds, pe, simd) + unit.pixels * unit.feedback
         )
-        if window is None:
+        if window is None or unit.streamed:
             return compute
         lanes = np.gcd(simd, unit.channels) if generator_simd is None else generator_simd
         whole = np.asarray(simd) > unit.channels
@@ -293,6 +303,8 @@ def pixel_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> 
     if unit.kind == "mvau":
         stream = unit.mw / simd * unit.rounds
         total = stream * folds + unit.feedback
+        if unit.streamed:
+            return total, none, none
         if window is None:
             return stream, total - stream, none
         lanes = np.gcd(simd, unit.channels) if generator_simd is None else generator_simd

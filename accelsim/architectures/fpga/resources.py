@@ -7,7 +7,7 @@ functions take arrays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,6 +186,10 @@ class Budget:
         return cls(
             (fabric.lut or 0) * fabric.usable, fabric.ff, fabric.dsp, blocks, float(fabric.uram), False
         )
+
+    def sharing(self, share: float) -> Budget:
+        """The same with a share of the logic."""
+        return replace(self, lut=self.lut * share)
 
     def named(self) -> dict[str, float]:
         """In the vendor's own units."""

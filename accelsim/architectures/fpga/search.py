@@ -186,3 +186,136 @@ def search(offsets, cycles, columns, memories, targets, have, chosen, used):  # 
         if pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used):
             return k
     return -1
+
+
+@njit(cache=True)
+def score(choices, cycles, columns, memories, have, interval, fits):  # type: ignore[no-untyped-def]
+    """Interval and fit of whole designs; sums settle most of them, `pack` the rest.
+
+    Parameters
+    ----------
+    choices : int64 (designs, stages)
+        Rows of the tables below.
+    cycles : float64 (foldings,), columns : float64 (4, foldings), memories : float64 (3, foldings, memories)
+        As in `search`.
+    have : float64 (4,)
+    interval : float64 (designs,), fits : bool (designs,)
+        Written.
+    """
+    stages, per_stage = choices.shape[1], memories.shape[2]
+    lut, mult, dsp, mult_dsp = np.empty(stages), np.empty(stages), np.empty(stages), np.empty(stages)
+    bram = np.empty(stages * per_stage)
+    uram, lutram = np.empty(stages * per_stage), np.empty(stages * per_stage)
+    used = np.empty(4)
+    for i in range(len(choices)):
+        slowest, logic, products, blocks, memory = 0.0, 0.0, 0.0, 0.0, 0.0
+        for s in range(stages):
+            row = choices[i, s]
+            slowest = max(slowest, cycles[row])
+            logic += columns[0, row]
+            products += columns[1, row]
+            blocks += columns[2, row]
+            for m in range(per_stage):
+                memory += memories[0, row, m]
+        interval[i] = slowest
+        if logic > have[0] or blocks > have[1]:
+            fits[i] = False
+            continue
+        if logic + products <= have[0] and memory <= have[2]:
+            fits[i] = True
+            continue
+        for s in range(stages):
+            row = choices[i, s]
+            lut[s], mult[s], dsp[s], mult_dsp[s] = (
+                columns[0, row],
+                columns[1, row],
+                columns[2, row],
+                columns[3, row],
+            )
+            for m in range(per_stage):
+                bram[s * per_stage + m] = memories[0, row, m]
+                uram[s * per_stage + m] = memories[1, row, m]
+                lutram[s * per_stage + m] = memories[2, row, m]
+        fits[i] = pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used)
+
+
+@njit(cache=True)
+def exact(offsets, cycles, columns, memories, targets, have, limit, chosen):  # type: ignore[no-untyped-def]
+    """First target that some combination of foldings meets and fits, by trying them all.
+
+    Combinations are tried depth first, slowest folding of each stage first; a branch ends where the logic and DSP
+    blocks that its stages need in any case exceed the budget.
+
+    Parameters
+    ----------
+    offsets : int64 (stages + 1,), cycles, columns, memories
+        As in `search`.
+    targets : float64 (targets,)
+        Ascending.
+    limit : int
+        Combinations that may be tried.
+    chosen : int64 (stages,)
+        Written.
+
+    Returns
+    -------
+    int
+        Index of the target; -1 when none is met, -2 when the limit came first.
+    """
+    stages, per_stage = len(offsets) - 1, memories.shape[2]
+    last = offsets[:stages].copy()  # slowest folding of each stage that meets the target
+    row = np.empty(stages, dtype=np.int64)
+    logic, blocks = np.zeros(stages + 1), np.zeros(stages + 1)
+    rest_logic, rest_blocks = np.zeros(stages + 1), np.zeros(stages + 1)
+    lut, mult, dsp, mult_dsp = np.empty(stages), np.empty(stages), np.empty(stages), np.empty(stages)
+    bram = np.empty(stages * per_stage)
+    uram, lutram = np.empty(stages * per_stage), np.empty(stages * per_stage)
+    used = np.empty(4)
+    tried = 0
+    for k in range(len(targets)):
+        for s in range(stages):
+            while last[s] + 1 < offsets[s + 1] and cycles[last[s] + 1] <= targets[k]:
+                last[s] += 1
+        for s in range(stages - 1, -1, -1):
+            least_logic, least_blocks = columns[0, offsets[s]], columns[2, offsets[s]]
+            for r in range(offsets[s] + 1, last[s] + 1):
+                least_logic = min(least_logic, columns[0, r])
+                least_blocks = min(least_blocks, columns[2, r])
+            rest_logic[s] = rest_logic[s + 1] + least_logic
+            rest_blocks[s] = rest_blocks[s + 1] + least_blocks
+        depth = 0
+        row[0] = last[0] + 1
+        while depth >= 0:
+            row[depth] -= 1
+            if row[depth] < offsets[depth]:
+                depth -= 1
+                continue
+            tried += 1
+            if tried > limit:
+                return -2
+            logic[depth + 1] = logic[depth] + columns[0, row[depth]]
+            blocks[depth + 1] = blocks[depth] + columns[2, row[depth]]
+            if logic[depth + 1] + rest_logic[depth + 1] > have[0]:
+                continue
+            if blocks[depth + 1] + rest_blocks[depth + 1] > have[1]:
+                continue
+            if depth + 1 < stages:
+                depth += 1
+                row[depth] = last[depth] + 1
+                continue
+            for s in range(stages):
+                r = row[s]
+                lut[s], mult[s], dsp[s], mult_dsp[s] = (
+                    columns[0, r],
+                    columns[1, r],
+                    columns[2, r],
+                    columns[3, r],
+                )
+                for m in range(per_stage):
+                    bram[s * per_stage + m] = memories[0, r, m]
+                    uram[s * per_stage + m] = memories[1, r, m]
+                    lutram[s * per_stage + m] = memories[2, r, m]
+            if pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used):
+                chosen[:] = row
+                return k
+    return -1

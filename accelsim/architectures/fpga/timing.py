@@ -131,7 +131,11 @@ def pace(
             timing.append((dma.cycles / stage.unit.pixels, 0.0, wait, True, 0.0))
     stream, tail, latency, early, accept = (np.array(column) for column in zip(*timing))
     return Pace(
-        stream.astype(float), tail.astype(float), latency.astype(float), early.astype(bool), accept.astype(float)
+        stream.astype(float),
+        tail.astype(float),
+        latency.astype(float),
+        early.astype(bool),
+        accept.astype(float),
     )
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from accelsim.architectures.base import Interval, KernelCost, Options, Program
 from accelsim.architectures.gpu import rates
 from accelsim.architectures.gpu.lower import lower
+from accelsim.architectures.gpu.table import predict
+from accelsim.architectures.single import OpTable
+from accelsim.core.precision import PrecisionPlan
 from accelsim.hardware.schema import GpuDevice
 from accelsim.workload.graph import Graph
 
@@ -32,6 +38,16 @@ class GpuArchitecture:
         from accelsim.architectures.gpu.cost import explain
 
         return explain(program, index, cost)
+
+    def predict(
+        self, op: str, shapes: Mapping[str, Any], formats: PrecisionPlan, device: Any, options: Options
+    ) -> OpTable:
+        return predict(self, op, shapes, formats, device, options)
+
+    def op_band(
+        self, op: str, formats: PrecisionPlan, device: Any, options: Options, table: OpTable
+    ) -> tuple[Any, Any]:
+        return 0.8, 1.35
 
     def interval(self, program: Program, latency_s: float) -> Interval:
         """Error band of a latency: narrower for families whose constants were fitted on measured products."""

@@ -20,7 +20,7 @@ from accelsim.architectures.gpu.tiles import SPLITS, TILES, shared_loads
 from accelsim.core.units import si
 from accelsim.hardware.kernels import AttentionModel
 
-_SPLITS = np.array(SPLITS, dtype=np.float64)
+SPLIT_ARRAY = np.array(SPLITS, dtype=np.float64)
 
 
 def device_array(device: Any) -> np.ndarray:
@@ -40,7 +40,7 @@ def evaluate(plan: Plan, device: Any, governor: bool) -> np.ndarray:
 
     rows, tables = as_arrays(plan, device)
     out = np.zeros((len(rows), R.OUT_WIDTH))
-    cost_rows(rows, tables, _SPLITS, device_array(device), device.kernels.product.array, governor, out)
+    cost_rows(rows, tables, SPLIT_ARRAY, device_array(device), device.kernels.product.array, governor, out)
     return out
 
 

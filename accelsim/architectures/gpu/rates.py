@@ -26,7 +26,12 @@ def product_precision(left: Tensor, right: Tensor) -> Precision:
     Weights narrower than the activations (weight-only quantisation) are unpacked, so the product runs at the
     rate of the activations and only the bytes shrink.
     """
-    return max((left.precision, right.precision), key=lambda p: (p.bits, not p.is_integer))
+    return wider(left.precision, right.precision)
+
+
+def wider(left: Precision, right: Precision) -> Precision:
+    """The wider of two formats, a float before an integer of the same width."""
+    return max((left, right), key=lambda p: (p.bits, not p.is_integer))
 
 
 @lru_cache(maxsize=1024)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from accelsim.architectures.base import Interval, KernelCost, Options, Program
+from accelsim.architectures.single import OpTable, predict_by_graph
 from accelsim.architectures.systolic.lower import lower
+from accelsim.core.precision import PrecisionPlan
 from accelsim.hardware.schema import SystolicDevice
 from accelsim.workload.graph import Graph
 
@@ -35,6 +40,16 @@ class SystolicArchitecture:
     def interval(self, program: Program, latency_s: float) -> Interval:
         """An assumed band: no measurement of a systolic device has been held against this model yet."""
         return Interval(0.6 * latency_s, 1.8 * latency_s, 0.8, "assumed: not validated for this device yet")
+
+    def predict(
+        self, op: str, shapes: Mapping[str, Any], formats: PrecisionPlan, device: Any, options: Options
+    ) -> OpTable:
+        return predict_by_graph(self, op, shapes, formats, device, options)
+
+    def op_band(
+        self, op: str, formats: PrecisionPlan, device: Any, options: Options, table: OpTable
+    ) -> tuple[Any, Any]:
+        return 0.6, 1.8
 
 
 ARCHITECTURE = SystolicArchitecture()

@@ -94,6 +94,8 @@ class Parts:
     serial : array of bool
         Array and vector unit take turns (a recurrent step needs the gates of the one before).
     dram_bytes, sram_bytes : array of float
+    apart : bool
+        Transfers wait for the arrays and the arrays for them.
     """
 
     array: Any
@@ -105,6 +107,7 @@ class Parts:
     serial: Any
     dram_bytes: Any
     sram_bytes: Any
+    apart: bool
 
     @property
     def compute(self) -> Any:
@@ -113,6 +116,11 @@ class Parts:
     @property
     def traffic(self) -> Any:
         return np.maximum(np.maximum(self.dram, self.sram), self.link)
+
+    @property
+    def exposed(self) -> Any:
+        """Cycles that nothing hides."""
+        return self.overhead + np.minimum(self.compute, self.traffic) if self.apart else self.overhead
 
 
 def _parts(program: Program) -> tuple[Parts, Any, Any]:
@@ -153,6 +161,7 @@ def _parts(program: Program) -> tuple[Parts, Any, Any]:
         serial=np.bincount(nests.kernel, nests.steps > 1, count) > 0,
         dram_bytes=dram_bytes,
         sram_bytes=dram_bytes + np.where(array > 0, operands, work.bytes_compulsory),
+        apart=not device.transfers_overlap,
     )
     return parts, fold, tile
 
@@ -177,7 +186,7 @@ def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector:
 def latencies(program: Program) -> Any:
     """Seconds of one execution of each kernel, without the words that `cost` adds."""
     parts, _, _ = _parts(program)
-    return (np.maximum(parts.compute, parts.traffic) + parts.overhead) / program.device.array.clock_hz
+    return (np.maximum(parts.compute, parts.traffic) + parts.exposed) / program.device.array.clock_hz
 
 
 def _sustained(device: SystolicDevice) -> float:
@@ -200,7 +209,7 @@ def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ..
     )
     energies = _energies(device, nests, work, parts.sram_bytes, parts.dram_bytes)
     mappings = _mappings(nests, fold, tile, len(program.kernels), device.array.dataflow)
-    columns = (parts.compute, parts.traffic, parts.overhead, parts.dram_bytes, parts.sram_bytes)
+    columns = (parts.compute, parts.traffic, parts.exposed, parts.dram_bytes, parts.sram_bytes)
     clock = device.array.clock_hz
     return tuple(
         KernelCost(clock, busy, moved, fixed, {"dram": dram, "sram": sram}, bound, mapping, energy)

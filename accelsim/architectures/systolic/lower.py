@@ -70,7 +70,7 @@ def _program(
     sparsity: Sparsity,
 ) -> Program:
     parameters = {
-        "nests": collect(kernels, residency, sparsity, device.array.skips_zeros),
+        "nests": collect(kernels, residency, sparsity, device.array.skips_zeros, device.array.accumulator),
         "totals": totals(kernels, residency, sparsity),
         "residency": residency,
     }
@@ -87,13 +87,13 @@ def _seconds(program: Program) -> float:
 
 def _sparsity(options: Options, device: SystolicDevice) -> tuple[Sparsity, tuple[str, ...]]:
     if options.sparsity == "dense":
-        return Sparsity(), ()
+        return Sparsity(coded=device.codes_zeros), ()
     keep, block = map(int, options.sparsity.split(":"))
     if device.array.sparse_speedup == 1.0:
-        return Sparsity(), (
+        return Sparsity(coded=device.codes_zeros), (
             f"{device.name} has no sparse mode: {options.sparsity} weights run as dense ones",
         )
-    return Sparsity(keep, block, device.array.sparse_speedup), ()
+    return Sparsity(keep, block, device.array.sparse_speedup, device.codes_zeros), ()
 
 
 def _check_sram(nests: Nests, device: SystolicDevice) -> None:

@@ -162,7 +162,8 @@ def _waits(kernel: Kernel, here: frozenset[str]) -> float:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """N:M sparse weights: `keep` of every `block`, at `faster` times the dense rate; 1:1 is dense.
+    """N:M sparse weights: `keep` of every `block`, at `faster` times the dense rate; 1:1 is dense. `coded`:
+    activations with zeros are stored without them.
 
     Kept values carry their position in the block, in whole bits.
     """
@@ -170,30 +171,50 @@ class Sparsity:
     keep: int = 1
     block: int = 1
     faster: float = 1.0
+    coded: bool = False
 
     def stored(self, t: Tensor | None) -> float:
-        """Storage of a tensor over its dense storage."""
-        if t is None or t.role != "weight" or self.keep == self.block:
+        """Storage of a tensor over its dense storage.
+
+        Coded activations take 64 bits for three values that are not zero and the runs of zeros before them
+        (Y.-H. Chen et al., JSSC 2017, doi:10.1109/JSSC.2016.2616357).
+        """
+        if t is None:
+            return 1.0
+        if t.role == "activation" and self.coded:
+            return min(1.0, t.density * 64 / (3 * t.precision.bits))
+        if t.role != "weight" or self.keep == self.block:
             return 1.0
         return self.keep / self.block * (1 + (self.block - 1).bit_length() / t.precision.bits)
 
     def saved_bytes(self, kernel: Kernel, here: frozenset[str]) -> float:
-        """Traffic of a kernel's weights that is not there [B]."""
-        weights = {
-            t.name: t for op in kernel.ops for _, _, t in operands(op) if t is not None and t.name not in here
+        """Compulsory traffic of a kernel that its sparse tensors do not need [B]."""
+        if self.keep == self.block and not self.coded:
+            return 0.0
+        used = {
+            t.name: t
+            for op in kernel.ops
+            for _, left, right in operands(op)
+            for t in (left, right)
+            if t is not None and t.name not in here
         }
-        return sum(t.size_bytes * (1 - self.stored(t)) for t in weights.values())
+        written = {t.name: t for t in kernel.outputs}
+        return sum(t.size_bytes * (1 - self.stored(t)) for t in {**used, **written}.values())
 
 
-def collect(kernels: Sequence[Kernel], residency: Residency, sparsity: Sparsity, skips: bool) -> Nests:
-    """The products of all kernels; with `skips`, products with a zero weight do not run."""
+def collect(
+    kernels: Sequence[Kernel], residency: Residency, sparsity: Sparsity, skips: bool, sums: str | None
+) -> Nests:
+    """The products of all kernels; with `skips`, products with a zero weight do not run; `sums` is the
+    format of partial sums where it is not that of the precision.
+    """
     rows: list[dict[str, Any]] = []
     for index, kernel in enumerate(kernels):
         here, held = residency.on_chip[index], residency.held_bytes[index]
         for op in kernel.ops:
             if op.work.nests:
                 rows.extend(
-                    {"kernel": index, "held": held, **row} for row in _rows(op, here, sparsity, skips)
+                    {"kernel": index, "held": held, **row} for row in _rows(op, here, sparsity, skips, sums)
                 )
     columns: dict[str, Any] = {name: np.array([r[name] for r in rows], np.int64) for name in _INTEGERS}
     columns.update({name: np.array([r[name] for r in rows], np.float64) for name in _FLOATS})
@@ -201,9 +222,11 @@ def collect(kernels: Sequence[Kernel], residency: Residency, sparsity: Sparsity,
     return Nests(**columns, sets=sets, formats=tuple(r["format"] for r in rows))
 
 
-def _rows(op: Op, here: frozenset[str], sparsity: Sparsity, skips: bool) -> list[dict[str, Any]]:
+def _rows(
+    op: Op, here: frozenset[str], sparsity: Sparsity, skips: bool, sums: str | None
+) -> list[dict[str, Any]]:
     fmt = compute_precision(op)
-    width = precision(fmt.accumulate, storage=True).bytes_per_element
+    width = precision(sums or fmt.accumulate, storage=True).bytes_per_element
     # Part of the other operands that is read at all (experts that no token chose, keys outside a window).
     held = {t.name: t.size_bytes for t in op.inputs}
     first = op.inputs[0].size_bytes
@@ -211,7 +234,7 @@ def _rows(op: Op, here: frozenset[str], sparsity: Sparsity, skips: bool) -> list
     read = 1.0 if rest <= 0 else min(1.0, max(0.0, (op.work.bytes_read - first) / rest))
     rows = []
     for nest, left, right in operands(op):
-        left_bytes = left.size_bytes if left is not None else 0.0
+        left_bytes = left.size_bytes * sparsity.stored(left) if left is not None else 0.0
         right_bytes = right.size_bytes * read * sparsity.stored(right) if right is not None else 0.0
         weights = right is not None and right.role == "weight"
         left_width = (left.precision if left is not None else fmt).bytes_per_element

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.architectures.fpga.designs import apply
-from accelsim.architectures.fpga.folding import PRICES, fold, planned
+from accelsim.architectures.fpga.folding import PRICES, best, cheapest, fold, planned
 from accelsim.architectures.fpga.network import Edge, Stage, Unit, Window
 from accelsim.architectures.fpga.options import options
 from accelsim.architectures.fpga.resources import Budget
@@ -151,6 +151,41 @@ def test_search_against_brute_force(found_units, budget):
         assert interval == best
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(units, min_size=1, max_size=3), budgets)
+def test_small_networks_are_folded_optimally(found_units, budget):
+    """Trying every combination proves the interval; the bound says so."""
+    stages = chain(*found_units)
+    expected = brute(stages, budget) if len(found_units) < 3 else None
+    try:
+        plan = best(stages, budget, "ultrascale+")
+    except InfeasibleError:
+        assert expected is None
+        return
+    assert plan.exact
+    assert expected in (None, plan.interval)
+    for name, used in (("lut", plan.used["lut"]), ("dsp", plan.used["dsp"]), ("uram", plan.used["uram"])):
+        assert used <= getattr(budget, name)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(units, min_size=1, max_size=4), st.sampled_from([100.0, 1000.0, 10000.0]))
+def test_a_target_is_met_with_less_than_the_fastest_takes(found_units, target):
+    stages = chain(*found_units)
+    budget = Budget(1e5, 1e9, 1000, 500, 100, False)
+    try:
+        plan = cheapest(stages, budget, "ultrascale+", target)
+    except InfeasibleError as error:
+        assert "when unfolded" in error.outcome.have
+        assert min(p.interval for p in fold(stages, budget, "ultrascale+")) > target
+        return
+    assert plan.interval <= target
+    looser = cheapest(stages, budget, "ultrascale+", 10 * target)
+    assert max(looser.used["lut"] / 1e5, looser.used["dsp"] / 1000) <= max(
+        plan.used["lut"] / 1e5, plan.used["dsp"] / 1000
+    ) * (1 + 1e-9)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(units, min_size=1, max_size=2), st.integers(1500, 20000))
 def test_search_is_optimal_when_only_logic_is_scarce(found_units, luts):
@@ -203,8 +238,9 @@ def test_memory_is_what_a_refusal_names():
         fold(stages, Budget(1e6, 1e9, 2000, 100, 0, False), "ultrascale+")
     outcome = caught.value.outcome
     assert outcome.reason == "resources"
-    assert "BRAM18" in outcome.need
-    assert "100 BRAM18" in outcome.have
+    assert "3,648 BRAM36" in outcome.need
+    assert "50 BRAM36" in outcome.have
+    assert "too much BRAM36 by" in outcome.hint
 
 
 def test_logic_is_what_a_refusal_names():

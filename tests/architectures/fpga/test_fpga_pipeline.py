@@ -229,11 +229,11 @@ def test_float_models_are_refused_with_the_formats_that_work(make_board):
 
 def test_unsupported_operators_and_large_weights_are_refused(make_board):
     b = GraphBuilder("big", "int8")
-    b.linear(b.input("x", 1, 8192), 8192)
+    b.linear(b.input("x", 1, 2500), 2500)
     with pytest.raises(InfeasibleError) as caught:
         run(b.build(), make_board())
     assert caught.value.outcome.reason == "resources"
-    assert "BRAM18" in caught.value.outcome.need
+    assert "BRAM36" in caught.value.outcome.need
     b = GraphBuilder("top", "int8")
     b.op("topk", [b.linear(b.input("x", 1, 64), 64)], (1, 8), (1, 8), k=8)
     with pytest.raises(InfeasibleError) as caught:

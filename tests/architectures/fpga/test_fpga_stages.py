@@ -99,7 +99,10 @@ def twin(frames, stream, tail, latency, early, accept, stages, capacities):
             done[s].append((first, end + latency[s], streamed))
             free[s] = end
             moved = True
-    return [[d[(f + 1) * n // frames - 1][1] if len(d) == n else None for d, n in zip(done, outputs)] for f in range(frames)]
+    return [
+        [d[(f + 1) * n // frames - 1][1] if len(d) == n else None for d, n in zip(done, outputs)]
+        for f in range(frames)
+    ]
 
 
 def run(stages, capacities, stream, tail=None, latency=None, early=None, accept=None, frames=1):

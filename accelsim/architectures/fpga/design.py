@@ -1,0 +1,232 @@
+"""The choice of a design: which share of the board, which weights on chip, which folding, and what that gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from accelsim.architectures.fpga import designs
+from accelsim.architectures.fpga.build import build
+from accelsim.architectures.fpga.clock import reached, tiers
+from accelsim.architectures.fpga.fifo import smallest, unlimited, with_fifos
+from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, planned
+from accelsim.architectures.fpga.network import Network
+from accelsim.architectures.fpga.resources import Budget
+from accelsim.architectures.fpga.streamed import levels, weight_bytes
+from accelsim.architectures.fpga.timing import Port, Run, pace, port, run, words
+from accelsim.core.errors import RequestError
+from accelsim.core.outcome import InfeasibleError
+from accelsim.hardware.schema import Dataflow, FpgaDevice
+from accelsim.workload.graph import Graph
+
+GOALS = frozenset({"target_fps", "objective"})
+"""What a folding may say instead of numbers."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """A network folded for a board.
+
+    Attributes
+    ----------
+    ports : tuple of Port or None
+        DMA of each stage that has one.
+    clock_hz : float
+        Clock that place and route reaches [Hz].
+    interval : float
+        Cycles between frames: the slowest stage, or the DRAM interface that all DMA share [cycles].
+    first : float
+        Cycles of the first frame [cycles].
+    frame : Run
+        The first frame through the pipeline.
+    """
+
+    network: Network
+    plan: Plan
+    ports: tuple[Port | None, ...]
+    clock_hz: float
+    interval: float
+    first: float
+    frame: Run
+
+    def batch_cycles(self, batch: int) -> float:
+        """T(b) = T(1) + (b - 1) II [cycles]."""
+        return self.first + (batch - 1) * self.interval
+
+    def batch_s(self, batch: int) -> float:
+        """`batch_cycles` at the clock [s]."""
+        return self.batch_cycles(batch) / self.clock_hz
+
+
+class Point:
+    """A graph on a board, equal to any with the same content: the key of the design cache."""
+
+    def __init__(self, graph: Graph, device: FpgaDevice) -> None:
+        self.graph, self.device = graph, device
+        self._key = (graph.hash, device.hash)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and self._key == other._key
+
+
+def dataflow_of(device: FpgaDevice) -> Dataflow:
+    if device.dataflow is None:
+        raise InfeasibleError(
+            "resources", "a dataflow section", f"none on {device.name}", "choose a device with a pipeline"
+        )
+    return device.dataflow
+
+
+@lru_cache(maxsize=256)
+def _network(point: Point) -> Network:
+    return with_fifos(build(point.graph))
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A folded network that has not been simulated."""
+
+    network: Network
+    plan: Plan
+    clock_hz: float
+    interval: float
+
+    def least_s(self, batch: int) -> float:
+        """A lower bound of its time for a batch [s]."""
+        return batch * self.interval / self.clock_hz
+
+
+@lru_cache(maxsize=256)
+def _candidates(point: Point) -> tuple[Candidate, ...]:
+    """The pipelines that the search offers: for each share of the board, each part of the weights that may be
+    streamed, and each price vector."""
+    device = point.device
+    fabric, engine = device.fabric, dataflow_of(device)
+    found: list[Candidate] = []
+    refused: InfeasibleError | None = None
+    for tier in tiers(fabric, engine.clock_hz):
+        budget = Budget.of(fabric).sharing(tier.share / fabric.usable)
+        for network in levels(_network(point)):
+            beats = _beats(_ports(network, device, tier.clock_hz))
+            try:
+                plans = fold(
+                    network.stages, budget, fabric.technology, beats, embedded=engine.weights == "embedded"
+                )
+            except InfeasibleError as error:
+                refused = refused or error
+                continue
+            shared = _dram_cycles(network, device, tier.clock_hz)
+            found += [Candidate(network, p, tier.clock_hz, max(p.interval, shared)) for p in plans]
+    if not found and refused is not None:
+        raise refused
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _simulated(candidate: Candidate, device: FpgaDevice) -> Design:
+    return _timed(candidate.network, candidate.plan, device, candidate.clock_hz)
+
+
+def fastest(point: Point, batch: int) -> Design:
+    """The design with the shortest time for a batch; only those that could be it are simulated.
+
+    Raises
+    ------
+    InfeasibleError
+        No folding fits.
+    """
+    chosen: Design | None = None
+    for candidate in sorted(_candidates(point), key=lambda c: c.least_s(batch)):
+        if chosen is not None and candidate.least_s(batch) >= chosen.batch_s(batch):
+            break
+        design = _simulated(candidate, point.device)
+        if chosen is None or design.batch_s(batch) < chosen.batch_s(batch):
+            chosen = design
+    if chosen is None:
+        raise InfeasibleError("resources", "a folding that fits", "none", "use a larger part")
+    return chosen
+
+
+def given(point: Point, folding: Any) -> tuple[Design, tuple[str, ...]]:
+    """The pipeline of a design file, and what is to be said about it."""
+    network, device = _network(point), point.device
+    engine, fabric = dataflow_of(device), device.fabric
+    embedded, beats = engine.weights == "embedded", _beats(_ports(network, device, engine.clock_hz))
+    said: tuple[str, ...] = ()
+    if isinstance(folding, Mapping) and GOALS & set(folding):
+        plan = _aimed(network, device, folding, beats)
+    else:
+        found = designs.apply(network.stages, folding, fabric.technology, embedded=embedded)
+        network, said = replace(network, stages=found.stages), found.notes
+        plan = planned(found.rows, Budget.of(fabric), beats)
+    share = plan.used["alm" if fabric.alm else "lut"] / (fabric.alm or fabric.lut or 1)
+    return _timed(network, plan, device, reached(fabric, share, engine.clock_hz)), said
+
+
+def _aimed(network: Network, device: FpgaDevice, goal: Mapping[str, Any], beats: float) -> Plan:
+    """The folding with the most throughput, or the smallest one that reaches a rate at the target clock."""
+    engine, fabric = dataflow_of(device), device.fabric
+    embedded = engine.weights == "embedded"
+    common = (network.stages, Budget.of(fabric), fabric.technology)
+    if len(goal) != 1 or goal.get("objective", "throughput") != "throughput":
+        raise RequestError(
+            f"'{dict(goal)}' is not a goal", hint="objective: throughput, or target_fps: a rate"
+        )
+    if "target_fps" not in goal:
+        return best(*common, beats, embedded=embedded)
+    rate = goal["target_fps"]
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+        raise RequestError(f"target_fps '{rate}' is not a rate above zero")
+    return cheapest(*common, engine.clock_hz / rate, beats, embedded=embedded)
+
+
+def _ports(network: Network, device: FpgaDevice, clock_hz: float) -> tuple[Port | None, ...]:
+    engine = dataflow_of(device)
+    return tuple(
+        port(s.unit, device, clock_hz, engine.dma_bits) if s.unit.kind.startswith("dma") else None
+        for s in network.stages
+    )
+
+
+def _beats(ports: Sequence[Port | None]) -> float:
+    """Transfers per frame of the busiest DMA; folding faster gains nothing [cycles].
+
+    The DRAM's own time is left out on purpose: it changes with the clock, and a folding that followed it
+    could make a faster clock answer later.
+    """
+    return max((p.beats for p in ports if p is not None), default=0.0)
+
+
+def _timed(network: Network, plan: Plan, device: FpgaDevice, clock_hz: float) -> Design:
+    ports = _ports(network, device, clock_hz)
+    # Builds size FIFOs to the schedule, so none delays a frame (`fifo.smallest`): as if they had no limit.
+    times = pace(network, plan.rows, ports, device.memory.latency_s * clock_hz)
+    frame = run(network.stages, unlimited(network.stages), times)
+    interval = max(plan.interval, _dram_cycles(network, device, clock_hz))
+    return Design(network, plan, ports, clock_hz, interval, max(float(frame.finish.max()), interval), frame)
+
+
+def _dram_cycles(network: Network, device: FpgaDevice, clock_hz: float) -> float:
+    """Time that the memory interface takes for the DMA and the streamed weights of a frame [cycles]."""
+    moved = sum(p.memory_cycles for p in _ports(network, device, clock_hz) if p is not None)
+    rate = device.memory.bandwidth_bytes_per_s * device.memory.efficiency / clock_hz
+    return moved + sum(weight_bytes(s.unit) for s in network.stages) / rate
+
+
+def fifos(design: Design, device: FpgaDevice, frames: int = 3) -> dict[str, dict[str, int]]:
+    """Depth of the FIFO in front of each stage, by writer, that delays no frame: see `fifo.smallest` [words]."""
+    stages, rows = design.network.stages, design.plan.rows
+    times = pace(design.network, rows, design.ports, device.memory.latency_s * design.clock_hz)
+    found = smallest(stages, times, [words(s.unit, r) for s, r in zip(stages, rows)], frames)
+    return {
+        s.name: {stages[e.source].name: depth for e, depth in zip(s.edges, held)}
+        for s, held in zip(stages, found.words)
+        if s.edges
+    }
+
+

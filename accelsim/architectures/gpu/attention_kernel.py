@@ -1,0 +1,156 @@
+"""Cost of many attention kernels at once (numba); the formulas are those of docs/models.md, section GPU.
+
+One row is one kernel; the tests hold a slow twin against this file.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from accelsim.architectures.gpu import attention_rows as A
+from accelsim.architectures.gpu.sm import joined, resident
+
+_COMPUTE, _MEMORY, _L2, _LATENCY = 0.0, 1.0, 2.0, 3.0  # indices in rows.BOUNDS
+
+
+@njit(cache=True)
+def steps_of_tiles(tiles, tokens, first, keys, window, causal, block, edge):  # type: ignore[no-untyped-def]
+    """Mean and largest number of key blocks that the query tiles of one problem visit.
+
+    Parameters
+    ----------
+    tiles, tokens : float
+        Query tiles, and tokens of each.
+    first : float
+        Keys before the first new token.
+    keys, window : float
+        Keys in all; sliding window, 0 for none.
+    causal : bool
+    block : float
+        Keys of one step.
+    edge : float
+        Part of a block that the start of a window wastes.
+    """
+    if not causal:
+        steps = math.ceil(keys / block)
+        return steps, steps
+    span = max(tokens, 1.0)  # a tile sees the keys of its last token
+    limit = keys
+    if window > 0.0:
+        limit = min(keys, window + span - 1.0)
+    lead = first + span
+    rising = 0.0
+    if limit >= lead:
+        rising = min(tiles, math.floor((limit - lead) / max(tokens, 1e-9)) + 1.0)
+    total = rising * lead + tokens * rising * (rising - 1.0) / 2.0 + (tiles - rising) * limit
+    # Ends of tiles fall inside blocks of keys, and so do the starts of a window.
+    waste = max(0.0, block - tokens) / 2.0
+    if window > 0.0 and keys > limit:
+        waste += edge * block
+        limit = min(keys, limit + edge * block)
+    longest = math.ceil(limit / block)
+    mean = (total / tiles + waste) / block
+    if tiles <= 1.0:
+        mean = longest
+    return min(max(mean, 1.0), longest), longest
+
+
+@njit(cache=True)
+def attention_kernel(rows, d, c, out):  # type: ignore[no-untyped-def]
+    """Fill `out` for every row.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (kernels, A.WIDTH)
+    d : ndarray
+        Device, see `attention.attention_device`.
+    c : ndarray, shape (models, fields)
+        Constants, see `AttentionModel.array`; the row's MODEL column picks one.
+    out : ndarray, shape (kernels, A.OUT_WIDTH)
+    """
+    sms = d[A.SMS]
+    for i in range(rows.shape[0]):
+        r = rows[i]
+        p = c[int(r[A.MODEL])]
+        clock, group = r[A.CLOCK], r[A.GROUP]
+        wide = r[A.SCORE_WIDTH] + r[A.VALUE_WIDTH]
+        causal = r[A.CAUSAL] > 0.0
+        # The grid: tiles of query rows; the heads of a key head are rows of one product when packed.
+        units, rows_each, per_token = r[A.BATCH] * r[A.KV_HEADS], r[A.QUERIES], 1.0
+        if p[A.PACKED] > 0.0:
+            rows_each *= group
+            per_token = group
+        else:
+            units *= group
+        largest = p[A.NARROW_TILE] if wide <= 128.0 else p[A.TILE]
+        tile = min(largest, max(p[A.SMALLEST_TILE], 2.0 ** math.ceil(math.log2(rows_each))))
+        tiles = math.ceil(rows_each / tile)
+        # A step loads a fixed number of bytes, so wide heads take fewer keys.
+        block = p[A.STEP_KEYS] * min(1.0, max(64.0, 2.0 ** math.floor(math.log2(32768.0 / wide))) / 128.0)
+        mean, longest = steps_of_tiles(
+            tiles, tile / per_token, r[A.KEYS] - r[A.QUERIES], r[A.KEYS], r[A.WINDOW], causal, block, p[A.EDGE]
+        )
+        grid = units * tiles
+        split = 1.0
+        if p[A.SPLIT_FILL] > 0.0:
+            split = math.floor(p[A.SPLIT_FILL] * sms / grid)
+            split = max(1.0, min(split, math.floor(longest * block / p[A.SPLIT_KEYS]), 128.0))
+        blocks = grid * split
+        own = max(1.0, mean / split)
+        last = max(1.0, longest / split)
+        # One step: two products and a softmax that partly hides behind them; keys and values from the L2.
+        tensor = 2.0 * tile * block * wide / (r[A.RATE] * p[A.EFFICIENCY])
+        softmax = p[A.SOFTMAX] * tile * block / d[A.EXP_RATE]
+        bytes_step = block * wide * r[A.KV_WIDTH]
+        port = bytes_step / p[A.PORT]
+        work = max(tensor, softmax) + (1.0 - p[A.HIDDEN]) * min(tensor, softmax)
+        work = max(work, port)
+        pace = work + p[A.STEP_CYCLES]
+        start = p[A.BLOCK_CYCLES]
+        queue = blocks / sms
+        whole = p[A.ROUNDING] * math.ceil(queue) + (1.0 - p[A.ROUNDING]) * max(1.0, queue)
+        busy = whole * own * work
+        rounds = queue / p[A.RESIDENT]
+        rounds = p[A.ROUNDING] * math.ceil(rounds) + (1.0 - p[A.ROUNDING]) * max(1.0, rounds)
+        wait = max(rounds * (own * pace + start), last * pace + start)
+        busy = max(busy, last * work)
+        l2_bytes = blocks * own * bytes_step
+        l2_rate = d[A.L2_RATE] * p[A.L2_EFFICIENCY]
+        l2_s = l2_bytes / l2_rate
+        main = max(busy / clock, wait / clock, l2_s)
+        # Kernels longer than the power management's response run at its sustained clock.
+        main *= 1.0 + (1.0 / p[A.SUSTAINED] - 1.0) * main / (main + 5e-3)
+        # External memory.
+        capacity = d[A.L2_CAPACITY] * p[A.L2_SHARE]
+        miss_q = 1.0 - resident(capacity, r[A.Q_DISTANCE])
+        miss_kv = 1.0 - resident(capacity, r[A.KV_DISTANCE])
+        miss_out = 1.0 - resident(capacity, r[A.OUT_DISTANCE])
+        dram_bytes = r[A.Q_BYTES] * miss_q + r[A.KV_BYTES] * miss_kv + r[A.OUT_BYTES] * miss_out
+        dram_rate = d[A.DRAM_RATE] * p[A.DRAM_EFFICIENCY]
+        dram_s = dram_bytes / dram_rate
+        body = joined(main, dram_s, p[A.OVERLAP])
+        # New keys and values are appended to the cache, and queries rearranged, by kernels of their own.
+        fresh = r[A.FRESH_BYTES] * p[A.PASSES]
+        fixed = p[A.FIXED_S] + fresh * (miss_q / dram_rate + (1.0 - miss_q) / l2_rate)
+        fixed += r[A.BATCH] * (p[A.SEQUENCE_S] + p[A.TOKEN_S] * r[A.QUERIES])
+        if split > 1.0:
+            partial = 8.0 * split * r[A.BATCH] * r[A.KV_HEADS] * group * r[A.QUERIES] * r[A.VALUE_WIDTH]
+            l2_bytes += partial
+            fixed += p[A.MERGE_S] + partial / l2_rate
+        out[i, A.OUT_BODY] = body
+        out[i, A.OUT_FIXED] = fixed
+        out[i, A.OUT_COMPUTE] = main
+        out[i, A.OUT_DRAM_S] = dram_s
+        out[i, A.OUT_DRAM_BYTES] = dram_bytes
+        out[i, A.OUT_L2_BYTES] = l2_bytes
+        out[i, A.OUT_TILE] = tile
+        out[i, A.OUT_SPLIT] = split
+        out[i, A.OUT_WAVES] = queue
+        if dram_s >= main:
+            out[i, A.OUT_BOUND] = _MEMORY
+        elif l2_s * clock >= max(busy, wait):
+            out[i, A.OUT_BOUND] = _L2
+        else:
+            out[i, A.OUT_BOUND] = _LATENCY if wait > 1.2 * busy else _COMPUTE

@@ -1,0 +1,30 @@
+"""Layout of the arrays that the attention kernel reads and fills, by column number."""
+
+from __future__ import annotations
+
+# Input: sizes; causal 0 or 1, window 0 for none; bytes per element of keys and values; FLOP per SM and clock,
+# clock [Hz].
+BATCH, KV_HEADS, GROUP, QUERIES, KEYS, SCORE_WIDTH, VALUE_WIDTH, CAUSAL, WINDOW = range(9)
+KV_WIDTH, RATE, CLOCK = range(9, 12)
+# Compulsory external traffic, and what is new: queries, keys and values of the new tokens [B].
+Q_BYTES, KV_BYTES, OUT_BYTES, FRESH_BYTES = range(12, 16)
+# Bytes that pass between two uses of the same data; infinite when cold.
+Q_DISTANCE, KV_DISTANCE, OUT_DISTANCE = range(16, 19)
+# Row of the constants.
+MODEL = 19
+WIDTH = 20
+
+# Device.
+SMS, DRAM_RATE, L2_RATE, L2_CAPACITY, EXP_RATE = range(5)
+
+# Constants, in the order of `AttentionModel`.
+EFFICIENCY, SOFTMAX, HIDDEN, STEP_CYCLES, BLOCK_CYCLES, RESIDENT, ROUNDING, PORT = range(8)
+DRAM_EFFICIENCY, L2_EFFICIENCY, L2_SHARE, OVERLAP, SUSTAINED = range(8, 13)
+FIXED_S, SEQUENCE_S, TOKEN_S, MERGE_S, PASSES, EDGE = range(13, 19)
+TILE, NARROW_TILE, SMALLEST_TILE, PACKED, STEP_KEYS, SPLIT_FILL, SPLIT_KEYS = range(19, 26)
+CONSTANTS = 26
+
+# Output; the first six add up, see `rows`.
+OUT_BODY, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = range(6)
+OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_BOUND = range(6, 10)
+OUT_WIDTH = 10
