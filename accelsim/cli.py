@@ -90,8 +90,8 @@ def _counts(name: str, values: list[str]) -> list[int]:
 def _check_precisions(hardware: list[str], precisions: list[str] | None) -> None:
     """A precision that none of the devices has is a mistake in the request, not a result."""
     from accelsim.architectures import architecture_of
-    from accelsim.hardware.spec import load_hardware
     from accelsim.core.precision import plan
+    from accelsim.hardware.spec import load_hardware
 
     devices = [load_hardware(name) for name in hardware]
     for request in precisions or []:
@@ -365,6 +365,28 @@ def _show(
         _emit(tables.workload(graph))
     else:
         typer.echo(f"{graph!r}\n{graph.coverage()!r}")
+
+
+@app.command()
+def validate(
+    parts: Annotated[list[str] | None, typer.Argument(help="gpu, systolic, fpga; all when none is named.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the report here (Markdown).")] = None,
+    deepbench: Annotated[Path | None, typer.Option(help="A checkout of DeepBench, or its V100 sheet.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="Folder for a CSV of every scored row.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare predictions with measurements that can be read here, on held-out rows."""
+    from accelsim.validate.report import PARTS, collect, write
+
+    found = {part: list(collect(part, deepbench, rows)) for part in parts or PARTS}
+    if out is not None:
+        write(out, found)
+    if as_json:
+        _emit({part: {t.title: records(t.frame) for t in held} for part, held in found.items()})
+    elif out is None:
+        typer.echo("\n".join(t.markdown() for held in found.values() for t in held))
+    else:
+        typer.echo(f"wrote {out}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from accelsim.hardware.section import Fraction, Joules, Seconds, Section
+from accelsim.hardware.section import Count, Fraction, Joules, Seconds, Section
 
 Ratio = Annotated[float, Field(ge=0)]
 
@@ -90,12 +90,92 @@ class AttentionModel(Section):
         return _array(self)
 
 
+class Protocol(Section):
+    """One way to run a collective: t = fixed + step steps + bytes / p (steps + copies) / (efficiency rate)."""
+
+    fixed_s: Seconds = Field(alias="fixed")
+    step_s: Seconds = Field(alias="step")
+    """Latency of one step: a message to a neighbour and its flag."""
+    efficiency: Fraction
+    """Share of the link's bandwidth that the payload gets."""
+    copies: Ratio
+    """Local copies, in units of one step's bytes."""
+
+
+class CollectiveModel(Section):
+    """Collectives of the devices that share one kind of link; each call takes the fastest protocol."""
+
+    ring: Mapping[str, Protocol]
+    """All-reduce, all-gather, reduce-scatter."""
+    exchange: Mapping[str, Protocol]
+    """All-to-all and send."""
+    switch: Protocol | None = None
+    """All-reduce of floats inside the switch, for 8 devices and more."""
+    allreduce: Mapping[str, Mapping[str, Protocol]] = Field(default_factory=dict)
+    """All-reduce kernels of serving frameworks, by stack; in ``one_shot`` each device reads all buffers."""
+
+
+class MoeModel(Section):
+    """Expert layers of one software stack and weight format; see docs/models.md, GPU."""
+
+    fixed_s: Seconds = Field(alias="fixed")
+    """All launches, routing and sorting of one layer."""
+    ungated_s: Seconds = Field(default=0.0, alias="ungated")
+    """More of it where experts have no gate."""
+    row_bytes: Ratio
+    """Traffic around the products per routed row and element of its widths [B]: copies, activation, sum."""
+    tensor_efficiency: Ratio
+    """Rate of the products' main loops over that of plain products."""
+    dram_efficiency: Fraction
+    """Share of the DRAM bandwidth that the experts' weights get."""
+    step_share: Ratio
+    """Latency of a step of the main loop over that of plain products."""
+    pad_rows: Annotated[float, Field(ge=1)]
+    """Rows that an expert's block is padded to at least."""
+    spread: Annotated[float, Field(ge=0, le=1)]
+    """How far the load of the heaviest rank exceeds the mean: 0 not at all, 1 as the power law has it."""
+    expert_s: Seconds = Field(alias="expert")
+    """Cost per expert of the rank (offsets, descriptors)."""
+
+    @property
+    def array(self) -> Any:
+        """The numbers in the order of the fields, for the numba kernels."""
+        return _array(self)
+
+
+class ConvModel(Section):
+    """Convolution kernels of one software stack: what they add to a product's constants."""
+
+    tensor_efficiency: Fraction
+    """Share of the rate of a product that implicit GEMM reaches on the tensor cores."""
+    lane_efficiency: Fraction
+    """The same on the vector units."""
+    gather_ops: Ratio
+    """Address arithmetic of a tensor-core kernel per output pixel, filter position and 128 filters
+    [operations]."""
+    lane_gather_ops: Ratio
+    """The same of a kernel on the vector units."""
+    launches: Annotated[float, Field(ge=1)]
+    """Launches per implicit GEMM: libraries that take any shape at run time make a table of offsets first."""
+    least_channels: Count
+    """Channels that the first layer of an image network is padded to."""
+    winograd_efficiency: Fraction
+    """Share of the rate of a product that the products of transformed tiles reach."""
+    fused_winograd_efficiency: Fraction
+    """The same where one kernel transforms and multiplies."""
+
+
 class KernelModels(Section):
-    """Kernel constants of a device: products, and attention by software stack (``default`` for all
-    others)."""
+    """Kernel constants of a device: products, and attention and convolutions by software stack (``default``
+    for all others)."""
 
     product: ProductModel
     attention: Mapping[str, AttentionModel]
+    conv: Mapping[str, ConvModel]
+    collective: Mapping[str, Mapping[str, CollectiveModel]] = Field(default_factory=dict)
+    """By kind of link, then by the most devices that it holds for (``up_to_8``)."""
+    moe: Mapping[str, Mapping[str, MoeModel]] = Field(default_factory=dict)
+    """By stack, then by weight format (`default` for all others)."""
 
 
 @lru_cache(maxsize=256)

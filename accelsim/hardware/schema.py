@@ -239,6 +239,8 @@ class SystolicDevice(Device):
     vector: VectorUnit
     dispatch_s: Seconds = Field(default=0.0, alias="dispatch")
     """Fixed cost of each operator."""
+    host_s: Seconds = Field(default=0.0, alias="host")
+    """Fixed cost of each run: the host hands the input over and collects the result."""
     transfers_overlap: bool = True
     """External transfers run while the arrays compute."""
     codes_zeros: bool = False

@@ -10,7 +10,7 @@ from typing import Any
 from accelsim.architectures.fpga import designs
 from accelsim.architectures.fpga.build import build
 from accelsim.architectures.fpga.clock import reached, tiers
-from accelsim.architectures.fpga.fifo import smallest, unlimited, with_fifos
+from accelsim.architectures.fpga.fifo import smallest, unlimited, wiring, with_fifos
 from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, planned
 from accelsim.architectures.fpga.network import Network
 from accelsim.architectures.fpga.resources import Budget
@@ -89,30 +89,36 @@ def _network(point: Point) -> Network:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A folded network that has not been simulated."""
+    """A folded network that has not been simulated; `first` is a lower bound of its first frame [cycles]."""
 
     network: Network
     plan: Plan
     clock_hz: float
     interval: float
+    first: float
 
     def least_s(self, batch: int) -> float:
         """A lower bound of its time for a batch [s]."""
-        return batch * self.interval / self.clock_hz
+        return (max(self.first, self.interval) + (batch - 1) * self.interval) / self.clock_hz
 
 
 @lru_cache(maxsize=256)
 def _candidates(point: Point) -> tuple[Candidate, ...]:
     """The pipelines that the search offers: for each share of the board, each part of the weights that may be
     streamed, and each price vector."""
+    from accelsim.architectures.fpga.stages import earliest
+
     device = point.device
     fabric, engine = device.fabric, dataflow_of(device)
+    networks = levels(_network(point))
+    wires = [wiring(network.stages, unlimited(network.stages)) for network in networks]
     found: list[Candidate] = []
     refused: InfeasibleError | None = None
     for tier in tiers(fabric, engine.clock_hz):
         budget = Budget.of(fabric).sharing(tier.share / fabric.usable)
-        for network in levels(_network(point)):
-            beats = _beats(_ports(network, device, tier.clock_hz))
+        for network, wired in zip(networks, wires):
+            ports = _ports(network, device, tier.clock_hz)
+            beats = _beats(ports)
             try:
                 plans = fold(
                     network.stages, budget, fabric.technology, beats, embedded=engine.weights == "embedded"
@@ -121,7 +127,12 @@ def _candidates(point: Point) -> tuple[Candidate, ...]:
                 refused = refused or error
                 continue
             shared = _dram_cycles(network, device, tier.clock_hz)
-            found += [Candidate(network, p, tier.clock_hz, max(p.interval, shared)) for p in plans]
+            for p in plans:
+                times = pace(network, p.rows, ports, device.memory.latency_s * tier.clock_hz)
+                least = earliest(
+                    wired.outputs, times.stream, times.tail, times.latency, wired.offsets, wired.edges
+                )
+                found.append(Candidate(network, p, tier.clock_hz, max(p.interval, shared), float(least)))
     if not found and refused is not None:
         raise refused
     return tuple(found)

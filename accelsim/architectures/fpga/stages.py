@@ -205,3 +205,36 @@ def simulate(  # type: ignore[no-untyped-def]
                 most = max(most, i + 1 - oldest_needed(g, passed))
             fill[e] = most
     return -1
+
+
+@njit(cache=True)
+def earliest(outputs, stream, tail, latency, edge_offsets, edges):  # type: ignore[no-untyped-def]
+    """A lower bound of the first frame's time, without following pixels [cycles].
+
+    A stage cannot start before each source has made the first pixels that it needs, nor end before it has done all
+    its work since, nor before a source has ended.
+
+    Parameters
+    ----------
+    outputs, stream, tail, latency, edge_offsets, edges
+        As in `simulate`.
+    """
+    n = len(outputs)
+    start, end = np.zeros(n), np.zeros(n)
+    latest = 0.0
+    for s in range(n):
+        after = 0.0
+        for e in range(edge_offsets[s], edge_offsets[s + 1]):
+            g = edges[e]
+            source = g[SOURCE]
+            if g[MODE] == ALL:
+                start[s] = max(start[s], end[source])
+            elif g[MODE] == WINDOW:
+                made = last_needed(g, 0) + 1.0
+                start[s] = max(start[s], start[source] + latency[source] + made * (stream[source] + tail[source]))
+            else:
+                start[s] = max(start[s], start[source] + latency[source])
+            after = max(after, end[source])
+        end[s] = max(start[s] + outputs[s] * (stream[s] + tail[s]), after) + latency[s]
+        latest = max(latest, end[s])
+    return latest

@@ -58,6 +58,21 @@ def steps_of_tiles(tiles, tokens, first, keys, window, causal, block, edge):  # 
 
 
 @njit(cache=True)
+def at_width(p, column, wide):  # type: ignore[no-untyped-def]
+    """Factor for a width of scores plus values: fitted at heads of 64, 192, 256 and 512, 1 at 128, linear
+    between and level outside.
+    """
+    width = wide / 2.0
+    if width <= 128.0:
+        return p[column] + (1.0 - p[column]) * max(0.0, width - 64.0) / 64.0
+    if width <= 192.0:
+        return 1.0 + (p[column + 1] - 1.0) * (width - 128.0) / 64.0
+    if width <= 256.0:
+        return p[column + 1] + (p[column + 2] - p[column + 1]) * (width - 192.0) / 64.0
+    return p[column + 2] + (p[column + 3] - p[column + 2]) * min(1.0, (width - 256.0) / 256.0)
+
+
+@njit(cache=True)
 def attention_kernel(rows, d, c, out):  # type: ignore[no-untyped-def]
     """Fill `out` for every row.
 
@@ -106,9 +121,10 @@ def attention_kernel(rows, d, c, out):  # type: ignore[no-untyped-def]
         bytes_step = block * wide * r[A.KV_WIDTH]
         port = bytes_step / p[A.PORT]
         work = max(tensor, softmax) + (1.0 - p[A.HIDDEN]) * min(tensor, softmax)
-        work = max(work, port)
+        peak = 2.0 * tile * block * wide / r[A.RATE]
+        work = max(work * at_width(p, A.STEP_64, wide), peak, port)
         pace = work + p[A.STEP_CYCLES]
-        start = p[A.BLOCK_CYCLES]
+        start = p[A.BLOCK_CYCLES] * at_width(p, A.BLOCK_64, wide)
         queue = blocks / sms
         whole = p[A.ROUNDING] * math.ceil(queue) + (1.0 - p[A.ROUNDING]) * max(1.0, queue)
         busy = whole * own * work
@@ -132,9 +148,11 @@ def attention_kernel(rows, d, c, out):  # type: ignore[no-untyped-def]
         dram_s = dram_bytes / dram_rate
         body = joined(main, dram_s, p[A.OVERLAP])
         # New keys and values are appended to the cache, and queries rearranged, by kernels of their own.
-        fresh = r[A.FRESH_BYTES] * p[A.PASSES]
+        fresh = r[A.FRESH_Q_BYTES] * p[A.QUERY_PASSES] + r[A.FRESH_KV_BYTES] * p[A.KEY_PASSES]
         fixed = p[A.FIXED_S] + fresh * (miss_q / dram_rate + (1.0 - miss_q) / l2_rate)
-        fixed += r[A.BATCH] * (p[A.SEQUENCE_S] + p[A.TOKEN_S] * r[A.QUERIES])
+        fixed += r[A.BATCH] * p[A.TOKEN_S] * r[A.QUERIES]
+        if r[A.BATCH] <= p[A.SEQUENCES]:
+            fixed += p[A.SEQUENCE_S] * r[A.BATCH]
         if split > 1.0:
             partial = 8.0 * split * r[A.BATCH] * r[A.KV_HEADS] * group * r[A.QUERIES] * r[A.VALUE_WIDTH]
             l2_bytes += partial

@@ -181,7 +181,7 @@ def _link(program: Program, plan: Plan, index: int) -> KernelCost:
     energy = {"dram": nan if per_byte is None else touched * float(per_byte)}
     levels = {"dram": touched, "l2": touched, "link": kernel.anchor.work.link_bytes}
     bound = "link" if transfer >= latency else "latency"
-    return KernelCost(clock, 0.0, transfer * clock, latency * clock, levels, bound, "ring", energy)
+    return KernelCost(clock, 0.0, transfer * clock, latency * clock, levels, bound, "link", energy)
 
 
 def _analytic(program: Program, plan: Plan, writer: _Writer, index: int) -> KernelCost:
@@ -208,7 +208,7 @@ def explain(program: Program, index: int, cost: KernelCost) -> str:
     if index in plan.link:
         sent = si(program.kernels[index].anchor.work.link_bytes, "B")
         rate = si(device.link.bandwidth_bytes_per_s, "B/s")
-        return f"{sent} at {rate}, {si(device.link.latency_s, 's')} per step: {text}"
+        return f"{sent} at {rate}, the rest is protocol: {text}"
     flops = plan.flops[index]
     work = f"{si(flops, 'FLOP')} of {plan.names[index]}, " if flops else ""
     moved = f"{si(cost.bytes_by_level['dram'], 'B')} from DRAM"

@@ -204,7 +204,7 @@ def _plan_kernel(
     plan.flops.append(flops)
     plan.vector_ops.append(vector_ops)
     if work.link_bytes:
-        transfer, latency = collective_s(anchor, device)
+        transfer, latency = collective_s(anchor, device, options.stack)
         plan.link[index] = (transfer, latency)
         plan.analytic.append((0.0, transfer))
         plan.names.append("")

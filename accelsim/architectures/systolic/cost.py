@@ -157,13 +157,20 @@ def _parts(program: Program) -> tuple[Parts, Any, Any]:
         dram=dram_bytes / _sustained(device) * clock,
         sram=ports / speed * clock if speed else np.zeros(count),
         link=link * clock,
-        overhead=(device.dispatch_s + device.memory.latency_s * work.waits + hops) * clock,
+        overhead=(device.dispatch_s + device.memory.latency_s * work.waits + hops + _host(program)) * clock,
         serial=np.bincount(nests.kernel, nests.steps > 1, count) > 0,
         dram_bytes=dram_bytes,
         sram_bytes=dram_bytes + np.where(array > 0, operands, work.bytes_compulsory),
         apart=not device.transfers_overlap,
     )
     return parts, fold, tile
+
+
+def _host(program: Program) -> Any:
+    """Host time of the run, all of it at the first kernel [s]."""
+    seconds = np.zeros(len(program.kernels))
+    seconds[:1] = program.device.host_s / program.kernels[0].repeat
+    return seconds
 
 
 def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector: Any) -> tuple[Any, Any]:

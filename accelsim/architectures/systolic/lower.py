@@ -14,7 +14,7 @@ from accelsim.architectures.systolic.nests import (
     operands,
     totals,
 )
-from accelsim.architectures.systolic.residency import SHARE, Residency, nothing, plan
+from accelsim.architectures.systolic.residency import WEIGHT_SHARES, Residency, nothing, plan
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PRECISIONS, Precision
 from accelsim.core.units import si
@@ -50,13 +50,22 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
     _check_sram(cold.parameters["nests"], device)
     if options.cold:
         return cold
-    room = SHARE * (device.sram.capacity_bytes - (device.sram.ofmap_bytes or 0.0))
-    residency = plan(kernels, graph, room, device.sram.keeps_weights)
-    if not residency.tensors and not residency.weight_bytes:
-        return cold
-    warm = _program(graph, device, options, kernels, memory_bytes, notes, residency, sparsity)
+    room = device.sram.capacity_bytes - (device.sram.ofmap_bytes or 0.0)
+    shares = (0.0, *WEIGHT_SHARES) if device.sram.keeps_weights else (0.0,)
+    plans = [plan(kernels, graph, room, share) for share in shares]
+    if options.fidelity == "analytic":
+        # Whatever the plan, no more than all of this can stay.
+        return min(
+            (_program(graph, device, options, kernels, memory_bytes, notes, p, sparsity) for p in plans),
+            key=lambda program: float(program.parameters["totals"].bytes_dram.sum()),
+        )
+    warm = [
+        _program(graph, device, options, kernels, memory_bytes, notes, p, sparsity)
+        for p in plans
+        if p.tensors or p.weight_bytes
+    ]
     # What stays takes room from tiles: keep it only where that pays.
-    return warm if options.fidelity == "analytic" or _seconds(warm) <= _seconds(cold) else cold
+    return min([*warm, cold], key=_seconds)
 
 
 def _program(

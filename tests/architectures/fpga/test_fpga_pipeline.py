@@ -229,7 +229,7 @@ def test_float_models_are_refused_with_the_formats_that_work(make_board):
 
 def test_unsupported_operators_and_large_weights_are_refused(make_board):
     b = GraphBuilder("big", "int8")
-    b.linear(b.input("x", 1, 2500), 2500)
+    b.matmul(b.input("x", 1, 64, 4096), b.input("y", 1, 4096, 4096))
     with pytest.raises(InfeasibleError) as caught:
         run(b.build(), make_board())
     assert caught.value.outcome.reason == "resources"
