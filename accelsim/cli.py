@@ -369,16 +369,25 @@ def _show(
 
 @app.command()
 def validate(
-    parts: Annotated[list[str] | None, typer.Argument(help="gpu, systolic, fpga; all when none is named.")] = None,
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="gpu, systolic, fpga; all when none is named.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report here (Markdown).")] = None,
-    deepbench: Annotated[Path | None, typer.Option(help="A checkout of DeepBench, or its V100 sheet.")] = None,
+    deepbench: Annotated[Path | None, typer.Option(help="A checkout of DeepBench, or its sheet.")] = None,
     rows: Annotated[Path | None, typer.Option(help="Folder for a CSV of every scored row.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for pictures of those rows (PDF).")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare predictions with measurements that can be read here, on held-out rows."""
     from accelsim.validate.report import PARTS, collect, write
 
+    if plots is not None and rows is None:
+        raise RequestError("--plots draws the rows that --rows writes", hint="give both")
     found = {part: list(collect(part, deepbench, rows)) for part in parts or PARTS}
+    if plots is not None and rows is not None:
+        from accelsim.report.residuals import draw
+
+        draw(rows, plots)
     if out is not None:
         write(out, found)
     if as_json:

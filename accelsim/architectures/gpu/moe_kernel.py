@@ -1,0 +1,261 @@
+"""Loads of experts, and the two grouped products of an expert layer, for many rows at once (numba).
+
+The tests hold a slow twin against this file; docs/models.md, section GPU, has the formulas.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from accelsim.architectures.gpu.sm import clock_scale, joined, resident
+
+# Columns of the device array, see `moe.device_numbers`.
+SMS, CLOCK, RATE, DRAM_RATE, DRAM_LATENCY, L2_RATE, L2_LATENCY, L2_CAPACITY, SHARED_LOADS, HEADROOM, HALF = range(11)
+# Constants of plain products that carry over.
+TENSOR, PROLOGUE, PORT, EPILOGUE, SHARED, LATENCIES, STEP, OVERLAP, FLOP_J, BYTE_J = range(11, 21)
+NUMBERS = 21
+
+# Columns of a row.
+KEY, HIDDEN, WIDTH, GATED, EXPERTS, BYTES_A, BYTES_B, BYTES_C = range(8)
+ROW = 8
+
+# Columns of the constants, in the order of `MoeModel`.
+FIXED, UNGATED, ROW_BYTES, EFFICIENCY, DRAM, STEP_SHARE, PAD, SPREAD, EXPERT = range(9)
+
+OUT_S, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = range(6)
+OUT = 6
+
+CLASSES = 24
+"""Most different loads that the experts of a rank are sorted into."""
+
+DRAWS = 12
+"""Assignments of experts to ranks over which the heaviest rank is averaged."""
+
+_MULTIPLIER, _INCREMENT, _MODULUS = 1664525, 1013904223, 4294967296  # Numerical Recipes' generator
+
+
+@njit(cache=True)
+def power_law_loads(tokens, experts, topk, exponent):  # type: ignore[no-untyped-def]
+    """Rows of each expert, largest first: the quantiles of a power law, scaled to tokens * topk rows.
+
+    The law is x^-exponent between 1 and 0.8 tokens, or between 0.01 and 2 where there are fewer rows than
+    experts, as the measured tables were made. No expert has more rows than there are tokens; what is cut goes
+    to the others. Whole numbers: the largest take what rounding leaves.
+    """
+    total = tokens * topk
+    low, high = (1.0, max(0.8 * tokens, 1.0001)) if total > experts else (0.01, 2.0)
+    loads = np.empty(experts)
+    power = 1.0 - exponent
+    for i in range(experts):
+        u = 1.0 - (i + 0.5) / experts
+        if abs(power) < 1e-9:
+            loads[i] = low * (high / low) ** u
+        else:
+            loads[i] = ((high**power - low**power) * u + low**power) ** (1.0 / power)
+    for _ in range(8):
+        capped, free = 0.0, 0.0
+        for x in loads:
+            if x >= tokens:
+                capped += tokens
+            else:
+                free += x
+        scale = (total - capped) / free if free > 0.0 else 1.0
+        done = True
+        for i in range(experts):
+            loads[i] = float(tokens) if loads[i] >= tokens else loads[i] * scale
+            if loads[i] > tokens:
+                loads[i] = float(tokens)
+                done = False
+        if done:
+            break
+    rounded = 0.0
+    for i in range(experts):
+        loads[i] = np.round(loads[i])
+        rounded += loads[i]
+    rest = int(total - rounded)
+    step = 1.0 if rest > 0 else -1.0
+    left = abs(rest)
+    while left > 0:
+        moved = False
+        for i in range(experts):
+            if left > 0 and 0.0 <= loads[i] + step <= tokens:
+                loads[i] += step
+                left -= 1
+                moved = True
+        if not moved:
+            break
+    return loads
+
+
+@njit(cache=True)
+def _heaviest(loads, ranks):  # type: ignore[no-untyped-def]
+    """Loads on the rank that has the most rows, largest first, averaged over assignments."""
+    experts = len(loads)
+    each = experts // ranks
+    mean = np.zeros(each)
+    order = np.arange(experts)
+    state = 12345
+    for _ in range(DRAWS):
+        for i in range(experts - 1, 0, -1):
+            state = (_MULTIPLIER * state + _INCREMENT) % _MODULUS
+            j = int(state * (i + 1) // _MODULUS)
+            order[i], order[j] = order[j], order[i]
+        best, at = -1.0, 0
+        for r in range(ranks):
+            held = 0.0
+            for i in range(r * each, (r + 1) * each):
+                held += loads[order[i]]
+            if held > best:
+                best, at = held, r
+        mine = np.sort(loads[order[at * each : (at + 1) * each]])[::-1]
+        mean += mine / DRAWS
+    return mean
+
+
+@njit(cache=True)
+def load_classes(key, out):  # type: ignore[no-untyped-def]
+    """Fill `out`, shape (CLASSES, 2), with (rows of an expert, experts that have them) of the timed rank.
+
+    Parameters
+    ----------
+    key : ndarray
+        Tokens, experts, topk, expert ranks, exponent of the power law (0: as even as whole rows allow).
+    """
+    out[:] = 0.0
+    tokens, experts, topk, ranks, exponent = int(key[0]), int(key[1]), int(key[2]), int(key[3]), key[4]
+    each = experts // ranks
+    if exponent <= 0.0:
+        rows = math.ceil(tokens * topk / ranks)
+        least = rows // each
+        more = rows - least * each
+        out[0, 0], out[0, 1] = least + 1.0, more
+        out[1, 0], out[1, 1] = max(1.0, least), each - more if least > 0 else 0.0
+        return
+    loads = power_law_loads(tokens, experts, topk, exponent)
+    if ranks > 1:
+        loads = _heaviest(loads, ranks)
+    groups = min(CLASSES, each)
+    # The heavy experts keep a class of their own, the light tail shares the rest.
+    start = 0
+    for c in range(groups):
+        stop = c + 1 if c < groups // 2 else groups // 2 + (each - groups // 2) * (c + 1 - groups // 2) // (groups - groups // 2)
+        held, active = 0.0, 0.0
+        for i in range(start, stop):
+            held += loads[i]
+            active += min(1.0, loads[i])
+        if active > 0.0:
+            out[c, 0], out[c, 1] = max(1.0, held / active), active
+        start = stop
+
+
+@njit(cache=True)
+def all_classes(keys):  # type: ignore[no-untyped-def]
+    """`load_classes` of every key."""
+    out = np.zeros((len(keys), CLASSES, 2))
+    for i in range(len(keys)):
+        load_classes(keys[i], out[i])
+    return out
+
+
+@njit(cache=True)
+def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, c, out):  # type: ignore[no-untyped-def]
+    """Rows of several experts times a weight matrix each: the best tile, as `sm._product` without split-K.
+
+    Adds to `out`; `missed` are the bytes that come from DRAM.
+    """
+    rows, active, most = 0.0, 0.0, 0.0
+    for load, count in classes:
+        rows += load * count
+        active += count
+        if count > 0.0:
+            most = max(most, load)
+    latency = d[DRAM_LATENCY] * d[CLOCK]
+    dram_s = missed / (d[DRAM_RATE] * c[DRAM])
+    best, best_main, best_fixed, best_l2 = np.inf, 0.0, 0.0, 0.0
+    for t in range(table.shape[0]):
+        tile_m, tile_n, step_k, stages, fit = table[t]
+        if stages < 1.0 or tile_n >= 4.0 * max(n, 16.0):
+            continue
+        if tile_m < c[PAD] or (tile_m > c[PAD] and tile_m >= 4.0 * max(most, 16.0)):
+            continue
+        tiles_m = 0.0
+        for load, count in classes:
+            tiles_m += count * math.ceil(load / tile_m)
+        blocks = tiles_m * math.ceil(n / tile_n)
+        steps = math.ceil(k / step_k)
+        queue = max(1.0, math.ceil(blocks / d[SMS]))
+        together = min(fit, queue)
+        rounds = math.ceil(queue / together)
+        step_bytes = (tile_m * bytes_a + tile_n * bytes_b) * step_k
+        issue = 2.0 * tile_m * tile_n * step_k / (d[RATE] * d[TENSOR] * c[EFFICIENCY])
+        operands = bytes_a / min(tile_n, 128.0) + bytes_b / min(tile_m, 64.0)
+        supply = step_k * tile_m * tile_n * operands / d[SHARED]
+        step = max(issue, supply, step_bytes / (d[PORT] * d[SHARED_LOADS]))
+        wait = max(d[STEP], d[LATENCIES] * latency / stages) * c[STEP_SHARE]
+        epilogue = tile_m * tile_n * (d[EPILOGUE] / 16384.0 + bytes_c / d[PORT])
+        l2_bytes = blocks * steps * step_bytes / d[SHARED_LOADS]
+        main = max(queue * steps * step / d[CLOCK], l2_bytes / d[L2_RATE], rounds * steps * wait / d[CLOCK])
+        main += (rounds - 1.0) * epilogue / d[CLOCK]
+        fixed = (d[PROLOGUE] * latency + epilogue) / d[CLOCK]
+        total = joined(main, dram_s, d[OVERLAP]) + fixed
+        if total < best:
+            best, best_main, best_fixed, best_l2 = total, main, fixed, l2_bytes
+    if d[HEADROOM] > 0.0:
+        busy = 2.0 * rows * n * k / best / (d[RATE] * d[SMS] * d[CLOCK])
+        power = busy * d[HALF] * d[SMS] * d[CLOCK] * d[FLOP_J] + missed / best * d[BYTE_J]
+        best_main /= clock_scale(power / d[HEADROOM])
+    out[OUT_S] += joined(best_main, dram_s, d[OVERLAP])
+    out[OUT_FIXED] += best_fixed
+    out[OUT_COMPUTE] += best_main
+    out[OUT_DRAM_S] += dram_s
+    out[OUT_DRAM_BYTES] += missed
+    out[OUT_L2_BYTES] += best_l2
+
+
+@njit(cache=True)
+def moe_layers(rows, classes, table, d, c, copies, out):  # type: ignore[no-untyped-def]
+    """Fill `out` for every layer: both products, and the traffic around them.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (layers, ROW)
+    classes : ndarray, shape (keys, CLASSES, 2)
+        See `load_classes`; the KEY column picks one.
+    table : ndarray
+        Tiles, see `tiles.tile_table`.
+    d, c : ndarray
+        Device and `MoeModel`.
+    copies : float
+        Layers that run in turn, so weights return after the weights of all; infinite when cold.
+    out : ndarray, shape (layers, OUT)
+    """
+    for i in range(len(rows)):
+        r = rows[i]
+        out[i] = 0.0
+        mine = classes[int(r[KEY])]
+        held, active = 0.0, 0.0
+        for load, count in mine:
+            held += load * count
+            active += count
+        hidden, width = r[HIDDEN], r[WIDTH]
+        up = width * (1.0 + r[GATED])
+        weights = active * (up + width) * hidden * r[BYTES_B]
+        around = held * (hidden + width) * c[ROW_BYTES]
+        missing = 1.0 - resident(d[L2_CAPACITY], weights * copies + around)
+        activations = held * (hidden + up + width) * r[BYTES_C]
+        far = 1.0 - resident(d[L2_CAPACITY], activations + weights)
+        first = active * up * hidden * r[BYTES_B] * missing
+        second = active * width * hidden * r[BYTES_B] * missing
+        first += held * hidden * r[BYTES_A] * far
+        second += held * width * r[BYTES_A] * far
+        grouped_product(mine, up, hidden, r[BYTES_A], r[BYTES_B], r[BYTES_C], first, table, d, c, out[i])
+        grouped_product(mine, hidden, width, r[BYTES_A], r[BYTES_B], r[BYTES_C], second, table, d, c, out[i])
+        around_s = around / (d[DRAM_RATE] * c[DRAM]) * far + around / d[L2_RATE] * (1.0 - far)
+        out[i, OUT_S] += around_s
+        out[i, OUT_DRAM_S] += around / (d[DRAM_RATE] * c[DRAM]) * far
+        out[i, OUT_DRAM_BYTES] += around * far
+        out[i, OUT_L2_BYTES] += around
+        out[i, OUT_FIXED] += c[FIXED] + c[EXPERT] * r[EXPERTS] + c[UNGATED] * (1.0 - r[GATED])
