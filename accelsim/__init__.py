@@ -17,6 +17,8 @@ __version__ = VERSION
 _PUBLIC = {
     "simulate": "accelsim.engine.simulate",
     "predict_ops": "accelsim.engine.predict",
+    "calibrate": "accelsim.calibration.fit",
+    "Calibration": "accelsim.calibration.fit",
     "sweep": "accelsim.explore.sweep",
     "pow2": "accelsim.explore.sweep",
     "Study": "accelsim.explore.sweep",
@@ -55,6 +57,7 @@ __all__ = ["MODEL_VERSION", "__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from accelsim.architectures.base import Interval, KernelCost
+    from accelsim.calibration.fit import Calibration, calibrate
     from accelsim.core.catalog import catalog
     from accelsim.core.errors import AccelsimError
     from accelsim.core.outcome import Infeasible

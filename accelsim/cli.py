@@ -399,6 +399,29 @@ def validate(
 
 
 @app.command()
+def calibrate(
+    device: Annotated[str, typer.Argument(help="GPU: name or file.")],
+    measurements: Annotated[Path, typer.Argument(help="Table of measured operators, .csv or .parquet.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Hardware file to write; NAME-calibrated.yaml by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses rows where there are more than a fit needs.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit a GPU's constants to measurements, and find its error band."""
+    from accelsim.calibration.fit import calibrate as fit
+    from accelsim.core.catalog import catalog
+
+    if out is None and device in catalog("hardware").files():
+        out = Path(f"{device}-calibrated.yaml")
+    found = fit(device, measurements, out=out, seed=seed)
+    if as_json:
+        _emit(found.to_dict())
+    else:
+        typer.echo(repr(found))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this installation can do."""
     rows = tables.installation()

@@ -37,8 +37,8 @@ class Options:
     governor : bool
         Power capping is modelled.
     folding : Any
-        How a streaming pipeline is folded, see `accelsim.architectures.fpga.designs.apply`; None lets the search
-        decide.
+        How a streaming pipeline is folded, see `accelsim.architectures.fpga.designs.apply`; None lets the
+        search decide.
     """
 
     fidelity: Fidelity = "tile"
@@ -228,8 +228,8 @@ class Architecture(Protocol):
     def explain(self, program: Program, index: int, cost: KernelCost) -> str:
         """The formula behind a kernel's cost, with its numbers in, on one line."""
 
-    def interval(self, program: Program, latency_s: float) -> Interval:
-        """Error band of a latency."""
+    def interval(self, program: Program, costs: tuple[KernelCost, ...], latency_s: float) -> Interval:
+        """Error band of the latency of a program whose kernels cost `costs`."""
 
     def predict(
         self,

@@ -5,6 +5,7 @@ Traffic counts each external operand once and nothing that stays on chip, as `do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def work(frame: pd.DataFrame) -> tuple[Array, Array, Array]:
     flops, dram, link = (np.zeros(len(frame)) for _ in range(3))
     for op, text, rows in groups(frame):
         s = shapes(frame.iloc[rows], op)
-        flops[rows], dram[rows], link[rows] = _of_op(op, s, plan(text))
+        flops[rows], dram[rows], link[rows] = op_work(op, s, plan(text))
     return flops, dram, link
 
 
@@ -64,7 +65,7 @@ def output_bytes(activation: Precision) -> float:
     return max(activation.bytes_per_element, 2.0)
 
 
-def visible_pairs(s: dict[str, Array]) -> Array:
+def visible_pairs(s: Mapping[str, Array]) -> Array:
     """Pairs of query and key that a mask lets through, per head and sequence.
 
     Query i of ``seq_q`` sees the ``seq_kv - seq_q + i + 1`` keys up to itself under a causal mask (all keys
@@ -85,7 +86,8 @@ def expected_experts(tokens: Array, experts: Array, topk: Array) -> Array:
     return experts * (1.0 - (1.0 - topk / experts) ** tokens)
 
 
-def _of_op(op: str, s: dict[str, Array], f: PrecisionPlan) -> tuple[Any, Any, Any]:
+def op_work(op: str, s: Mapping[str, Array], f: PrecisionPlan) -> tuple[Any, Any, Any]:
+    """FLOPs, compulsory DRAM traffic and link traffic of rows of one op, see `work`."""
     weight, activation, kv = (p.bytes_per_element for p in (f.weight, f.activation, f.kv))
     out = output_bytes(f.activation)
     if op in ("gemm", "bmm"):
@@ -109,16 +111,31 @@ def _of_op(op: str, s: dict[str, Array], f: PrecisionPlan) -> tuple[Any, Any, An
     return 0.0, cells * activation * (1.0 + s.get("inputs", 1.0)), 0.0
 
 
-def _conv2d(s: dict[str, Array], weight: float, activation: float, out: float) -> tuple[Array, Array, float]:
+def _conv2d(s: Mapping[str, Array], weight: float, activation: float, out: float) -> tuple[Array, Array, float]:
     out_h = (s["h"] + 2 * s["padding"] - s["kernel_h"]) // s["stride"] + 1
     out_w = (s["w"] + 2 * s["padding"] - s["kernel_w"]) // s["stride"] + 1
     filters = s["c_out"] * s["c_in"] / s["groups"] * s["kernel_h"] * s["kernel_w"]
     pixels = s["batch"] * out_h * out_w
-    image = s["batch"] * s["c_in"] * s["h"] * s["w"]
+    rows = touched(s["h"], s["kernel_h"], s["stride"], s["padding"], out_h)
+    columns = touched(s["w"], s["kernel_w"], s["stride"], s["padding"], out_w)
+    image = s["batch"] * s["c_in"] * rows * columns
     return 2.0 * pixels * filters, image * activation + filters * weight + pixels * s["c_out"] * out, 0.0
 
 
-def _attention(s: dict[str, Array], activation: float, kv: float, out: float) -> tuple[Array, Array, float]:
+def touched(size: Array, kernel: Array, stride: Array, padding: Array, out: Array) -> Array:
+    """Input positions of one axis that some filter position reads: a stride wider than the filter skips
+    others.
+    """
+    skips = kernel < stride
+    read = np.zeros_like(size)
+    for tap in range(int(np.max(kernel[skips], initial=0.0))):
+        first = np.maximum(np.ceil((padding - tap) / stride), 0.0)
+        last = np.minimum(np.floor((size - 1.0 + padding - tap) / stride), out - 1.0)
+        read += np.where(tap < kernel, np.maximum(last - first + 1.0, 0.0), 0.0)
+    return np.where(skips, read, size)
+
+
+def _attention(s: Mapping[str, Array], activation: float, kv: float, out: float) -> tuple[Array, Array, float]:
     pairs = visible_pairs(s)
     reach = np.where(s["window"] > 0, s["window"] + s["seq_q"] - 1.0, s["seq_kv"])
     keys = np.where(s["causal"] == 1.0, np.minimum(reach, s["seq_kv"]), s["seq_kv"])
@@ -128,7 +145,7 @@ def _attention(s: dict[str, Array], activation: float, kv: float, out: float) ->
     return 4.0 * width * s["heads"] * pairs, traffic, 0.0
 
 
-def _moe(s: dict[str, Array], weight: float, activation: float, out: float) -> tuple[Array, Array, float]:
+def _moe(s: Mapping[str, Array], weight: float, activation: float, out: float) -> tuple[Array, Array, float]:
     rows = s["tokens"] * s["topk"] / s["expert_ranks"]
     matrices = np.where(s["gated"] == 1.0, 3.0, 2.0) * s["hidden"] * s["intermediate"] / s["tensor_ranks"]
     read = expected_experts(s["tokens"], s["experts"], s["topk"]) / s["expert_ranks"]
@@ -136,7 +153,7 @@ def _moe(s: dict[str, Array], weight: float, activation: float, out: float) -> t
     return 2.0 * rows * matrices, read * matrices * weight + tokens * s["hidden"] * (activation + out), 0.0
 
 
-def _collective(op: str, s: dict[str, Array]) -> tuple[float, Array, Array]:
+def _collective(op: str, s: Mapping[str, Array]) -> tuple[float, Array, Array]:
     """Ring algorithms move the least: 2 (p - 1) / p of the buffer for an all-reduce, half of that for its two
     halves (Patarasu and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002).
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import Precision, PrecisionPlan
 from accelsim.workload.builders.layers import GraphBuilder
 from accelsim.workload.graph import Graph, Op, Tensor
@@ -84,6 +85,8 @@ def predict_by_graph(
 
 def ops_of(op: str, row: Row, formats: PrecisionPlan, name: str) -> list[Op]:
     """The ops of one row of the operator table, their names and tensors prefixed by ``name:``."""
+    if op not in _BUILD:
+        raise InfeasibleError("operator", f"a model of {op}", "none", "leave these rows out")
     b = _Builder(name, formats)
     _BUILD[op](b, row)
     return b.ops

@@ -227,7 +227,7 @@ def _result(
     timed = [_times(part, notes) for part in parts]
     latency_s = math.fsum(t.latency_s for t in timed)
     interval_s = max(t.interval_s for t in timed)
-    band = architecture.interval(program, latency_s)
+    band = architecture.interval(program, parts[0].costs, latency_s)
     energy, missing = _energy(parts, split, interval_s)
     energy_j = sum(energy.values())
     throughput = batch / interval_s

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from accelsim.hardware.bands import Band
+from accelsim.hardware.expert_kernels import MoeModel
+from accelsim.hardware.link_kernels import CollectiveModel
 from accelsim.hardware.section import Count, Fraction, Joules, Seconds, Section
 
 Ratio = Annotated[float, Field(ge=0)]
@@ -22,8 +25,8 @@ Ratio = Annotated[float, Field(ge=0)]
 class ProductModel(Section):
     """Kernels that tile a matrix product, and those that only move data."""
 
-    ramp_s: Seconds = Field(alias="ramp")
-    """From launch to the first useful instruction and back, beside the launch gap."""
+    launch_cycles: Ratio
+    """From one kernel of a replayed graph to the next, with nothing to do [boost clocks]."""
     tensor_efficiency: Fraction
     dram_efficiency: Fraction
     vector_efficiency: Fraction
@@ -31,9 +34,10 @@ class ProductModel(Section):
     prologue_latencies: Ratio
     """Memory latencies before the first step of a block."""
     l2_bytes_per_clock: Ratio
-    """What one SM takes from the L2 [B/clk]."""
+    """What one SM takes from the L2 per 2048 FLOP of its 16-bit tensor rate [B/clk]: hardware widens both
+    together, clusters that share loads included."""
     l2_efficiency: Ratio
-    """Share of the L2 bandwidth that loads reach, after pairs of blocks share theirs; above 1 where more
+    """Share of the L2 bandwidth that loads reach, after blocks of a cluster share theirs; above 1 where more
     do."""
     epilogue_cycles: Ratio
     """Fixed cost of writing a tile [clk]."""
@@ -44,15 +48,15 @@ class ProductModel(Section):
     """Memory latencies that one block pays per pipeline of stages."""
     step_cycles: Ratio
     """Least duration of one step of one block (barriers, issue) [clk]."""
-    split_k_s: Seconds = Field(alias="split_k")
-    """Fixed cost of the reduction after a split product."""
+    split_k_cycles: Ratio
+    """Fixed cost of the reduction after a split product [clk]."""
     split_k_share: Ratio
     """Share of the L2 bandwidth that partial sums get."""
     overlap: Annotated[float, Field(ge=1)]
     """Exponent p with which compute and memory time add: (c^p + m^p)^(1/p); infinite is perfect overlap."""
-    tensor_flop_j: Joules = Field(alias="tensor_flop")
-    """Power model: energy of one 16-bit FLOP with all its data movement on chip. Other formats take the same
-    power at full rate."""
+    switched_macs: Ratio
+    """Power model: energy of one 16-bit FLOP with all its data movement on chip, over that of a bare
+    multiply-accumulate, at 4096 FLOP per SM and clock. Other formats take the same power at full rate."""
     dram_byte_j: Joules = Field(alias="dram_byte")
     """Power model: energy of one external byte."""
     l2_share: Ratio
@@ -61,6 +65,23 @@ class ProductModel(Section):
     """Share of a convolution's repeated input reads (kernel positions that overlap) that the first-level
     cache
     serves."""
+    vector_latencies: Ratio
+    """Memory latencies of a matrix-vector kernel, which takes a single row without tensor cores."""
+    vector_bytes: Annotated[float, Field(gt=0)]
+    """Bytes of one matrix row that such a kernel has in flight [B]."""
+    step_overhead: Ratio
+    """Cost of each step beside its longest part [clk]."""
+    tile_costs: tuple[Annotated[float, Field(ge=1)], ...]
+    """Duration of a step over the formula's, tile by tile in the order of `tiles.TILES`."""
+    unpack_cycles: Ratio
+    """Unpacking 1024 narrow weights of a step [clk]."""
+    quantise_cycles: Ratio
+    """Fixed cost of quantising the activations of a product, its own launch included [clk]."""
+    quantise_row_cycles: Ratio
+    quantise_element_cycles: Ratio
+    """Quantising one row, on one SM: fixed, and per element of the row [clk]."""
+    quantise_passes: Ratio
+    """How often quantisation moves the activations (read wide, written narrow); 0: it is not there."""
 
     @property
     def array(self) -> Any:
@@ -69,78 +90,84 @@ class ProductModel(Section):
 
 
 class AttentionModel(Section):
-    """Fused attention kernels of one software stack."""
+    """One fused attention kernel of a software stack, in the order that `attention_rows` counts."""
 
-    softmax_cycles: Ratio
-    """Cycles per 128 x 128 block of scores that do not overlap the products."""
     efficiency: Fraction
-    """Share of the tensor peak that the products inside reach."""
+    """Share of the tensor peak that the products reach while they run."""
+    softmax: Ratio
+    """Softmax of one score in exponentials of the special-function units; below 1 where the kernel makes some
+    of them by polynomials."""
+    hidden: Annotated[float, Field(ge=0, le=1)]
+    """Share of the shorter of products and softmax that hides behind the longer."""
     step_cycles: Ratio
-    """Least duration of one block of 128 keys in one thread block [clk]."""
+    """Latency of one step over a block of keys beside its work [clk]."""
     block_cycles: Ratio
-    """Fixed cost of one thread block (queries, page table, first keys, output) [clk]; two blocks of an SM
-    overlap
-    theirs."""
-    fixed_s: Seconds = Field(alias="fixed")
-    """Fixed cost of the operator: appending to the cache, planning, merging."""
-
-    @property
-    def array(self) -> Any:
-        """The numbers in the order of the fields, for the numba kernels."""
-        return _array(self)
-
-
-class Protocol(Section):
-    """One way to run a collective: t = fixed + step steps + bytes / p (steps + copies) / (efficiency rate)."""
-
-    fixed_s: Seconds = Field(alias="fixed")
-    step_s: Seconds = Field(alias="step")
-    """Latency of one step: a message to a neighbour and its flag."""
-    efficiency: Fraction
-    """Share of the link's bandwidth that the payload gets."""
-    copies: Ratio
-    """Local copies, in units of one step's bytes."""
-
-
-class CollectiveModel(Section):
-    """Collectives of the devices that share one kind of link; each call takes the fastest protocol."""
-
-    ring: Mapping[str, Protocol]
-    """All-reduce, all-gather, reduce-scatter."""
-    exchange: Mapping[str, Protocol]
-    """All-to-all and send."""
-    switch: Protocol | None = None
-    """All-reduce of floats inside the switch, for 8 devices and more."""
-    allreduce: Mapping[str, Mapping[str, Protocol]] = Field(default_factory=dict)
-    """All-reduce kernels of serving frameworks, by stack; in ``one_shot`` each device reads all buffers."""
-
-
-class MoeModel(Section):
-    """Expert layers of one software stack and weight format; see docs/models.md, GPU."""
-
-    fixed_s: Seconds = Field(alias="fixed")
-    """All launches, routing and sorting of one layer."""
-    ungated_s: Seconds = Field(default=0.0, alias="ungated")
-    """More of it where experts have no gate."""
-    row_bytes: Ratio
-    """Traffic around the products per routed row and element of its widths [B]: copies, activation, sum."""
-    tensor_efficiency: Ratio
-    """Rate of the products' main loops over that of plain products."""
+    """Fixed cost of one thread block (queries, page table, first keys, output) [clk]."""
+    resident: Annotated[float, Field(ge=1)]
+    """Thread blocks of one SM whose latencies overlap."""
+    rounding: Annotated[float, Field(ge=0, le=1)]
+    """1: blocks queue in whole rounds; 0: they balance perfectly over the SMs."""
+    l2_bytes_per_clock: Annotated[float, Field(gt=0)]
+    """What one SM takes from the L2 [B/clk]."""
     dram_efficiency: Fraction
-    """Share of the DRAM bandwidth that the experts' weights get."""
-    step_share: Ratio
-    """Latency of a step of the main loop over that of plain products."""
-    pad_rows: Annotated[float, Field(ge=1)]
-    """Rows that an expert's block is padded to at least."""
-    spread: Annotated[float, Field(ge=0, le=1)]
-    """How far the load of the heaviest rank exceeds the mean: 0 not at all, 1 as the power law has it."""
-    expert_s: Seconds = Field(alias="expert")
-    """Cost per expert of the rank (offsets, descriptors)."""
+    l2_efficiency: Annotated[float, Field(gt=0)]
+    """Shares of the bandwidths; above 1 where the listed L2 bandwidth is below what loads reach."""
+    l2_share: Ratio
+    """Share of the L2 that cached keys and values can use."""
+    overlap: Annotated[float, Field(ge=1)]
+    """Exponent p with which on-chip and memory time add: (c^p + m^p)^(1/p)."""
+    sustained: Fraction
+    """Clock of kernels much longer than 5 ms over the nominal one (power management)."""
+    fixed_s: Seconds = Field(alias="fixed")
+    """Fixed cost of the operator: appending to the cache, planning."""
+    sequence_s: Seconds = Field(alias="sequence")
+    """Planning per sequence, up to `sequences` of them."""
+    token_s: Seconds = Field(alias="token")
+    """Appending to the paged cache, per new token."""
+    merge_s: Seconds = Field(alias="merge")
+    """Fixed cost of merging split keys."""
+    query_passes: Ratio
+    key_passes: Ratio
+    """How often the new queries, and the new keys and values, are moved beside the attention itself."""
+    window_edge: Ratio
+    """Blocks of keys that the edge of a sliding window wastes."""
+    step_64: Annotated[float, Field(gt=0)]
+    step_192: Annotated[float, Field(gt=0)]
+    step_256: Annotated[float, Field(gt=0)]
+    step_512: Annotated[float, Field(gt=0)]
+    """Work of a step for heads of this width, over that of the formula fitted at 128."""
+    block_64: Annotated[float, Field(gt=0)]
+    block_192: Annotated[float, Field(gt=0)]
+    block_256: Annotated[float, Field(gt=0)]
+    block_512: Annotated[float, Field(gt=0)]
+    """`block_cycles` for heads of this width, over those at 128."""
+    tile: Annotated[float, Field(ge=1)]
+    narrow_tile: Annotated[float, Field(ge=1)]
+    smallest_tile: Annotated[float, Field(ge=1)]
+    """Query rows of a thread block: the most, the most for heads up to 64 wide, the least."""
+    packed: Annotated[float, Field(ge=0, le=1)]
+    """1: the query heads of a key head are rows of one product."""
+    step_keys: Annotated[float, Field(gt=0)]
+    """Keys of one step up to a width of 128; wider heads take fewer."""
+    split_fill: Ratio
+    """Keys are split until thread blocks reach this multiple of the SMs; 0: never."""
+    split_keys: Annotated[float, Field(gt=0)]
+    """Least keys of one part."""
+    most_splits: Annotated[float, Field(ge=1)]
+    """Most parts of the keys of one tile."""
+    sequences: Ratio
+    """Sequences up to which a kernel plans the splits."""
+    skips: Annotated[float, Field(ge=0, le=1)]
+    """1: blocks of keys outside a sliding window are skipped; 0: they are computed and masked."""
 
     @property
     def array(self) -> Any:
         """The numbers in the order of the fields, for the numba kernels."""
         return _array(self)
+
+
+SplitRule = Literal["never", "unit_stride", "always"]
+Tiles = tuple[tuple[int, int], ...]
 
 
 class ConvModel(Section):
@@ -159,27 +186,85 @@ class ConvModel(Section):
     """Launches per implicit GEMM: libraries that take any shape at run time make a table of offsets first."""
     least_channels: Count
     """Channels that the first layer of an image network is padded to."""
+    tensor_tiles: Tiles = ()
+    """Rows and columns of the implicit GEMM's tiles on the tensor cores; none given: those of products."""
+    lane_tiles: Tiles = ()
+    """The same on the vector units."""
+    tensor_split: SplitRule
+    lane_split: SplitRule
+    """Which implicit GEMMs the library splits along the reduction."""
     winograd_efficiency: Fraction
     """Share of the rate of a product that the products of transformed tiles reach."""
     fused_winograd_efficiency: Fraction
     """The same where one kernel transforms and multiplies."""
 
 
+class RecurrentModel(Section):
+    """What one step of a recurrent layer costs one software stack beside its product and its gates: further
+    launches, copies of the state, and what the host adds."""
+
+    lstm_s: Seconds = Field(alias="lstm")
+    gru_s: Seconds = Field(alias="gru")
+    rnn_s: Seconds = Field(alias="rnn")
+
+
+class FormatModel(Section):
+    """Products of one stack in one narrow format: what differs from the device's 16-bit products."""
+
+    tensor_efficiency: Fraction
+    dram_efficiency: Fraction
+    prologue_latencies: Ratio
+    l2_bytes_per_clock: Ratio
+    l2_efficiency: Ratio
+    epilogue_cycles: Ratio
+    shared_bytes_per_clock: Ratio
+    step_latencies: Ratio
+    step_cycles: Ratio
+    step_overhead: Ratio
+    split_k_cycles: Ratio
+    l2_share: Ratio
+    tile_costs: tuple[Annotated[float, Field(ge=1)], ...]
+    unpack_cycles: Ratio
+    quantise_cycles: Ratio
+    quantise_row_cycles: Ratio
+    quantise_element_cycles: Ratio
+    quantise_passes: Ratio
+    splits: Annotated[float, Field(ge=0, le=1)]
+    """1: the reduction may be split over blocks."""
+
+    def product(self, base: ProductModel) -> ProductModel:
+        """The 16-bit products' constants with these in."""
+        update = {name: getattr(self, name) for name in type(self).model_fields if name != "splits"}
+        return base.model_copy(update=update)
+
+
 class KernelModels(Section):
     """Kernel constants of a device: products, and attention and convolutions by software stack (``default``
-    for all others)."""
+    for all others; for attention `vllm`)."""
 
     product: ProductModel
-    attention: Mapping[str, AttentionModel]
+    formats: Mapping[str, Mapping[str, FormatModel]] = Field(default_factory=dict)
+    """Products in narrow formats by stack, then by format: ``fp8_e4m3``, ``fp8_e4m3-block`` (one scale per
+    128 elements), ``nvfp4``, ``int8``, ``weight-int8``, ``weight-int4``."""
+    attention: Mapping[str, Mapping[str, AttentionModel]]
+    """By stack, then by kernel: ``prefill`` and ``decode``, with ``-kv8`` for caches of 8 bits and ``-fp8``
+    for queries of 8 bits too. Where a stack runs some shapes on another kernel: ``-WIDTH`` for one width of
+    heads, then ``-window`` or ``-full`` if only with or without a sliding window; else ``-single`` for one
+    query head per key head and ``-many`` for more than 32; else ``-window`` for every width.
+    """
     conv: Mapping[str, ConvModel]
+    recurrent: Mapping[str, RecurrentModel]
     collective: Mapping[str, Mapping[str, CollectiveModel]] = Field(default_factory=dict)
     """By kind of link, then by the most devices that it holds for (``up_to_8``)."""
     moe: Mapping[str, Mapping[str, MoeModel]] = Field(default_factory=dict)
     """By stack, then by weight format (`default` for all others)."""
+    band: Mapping[str, Band] = Field(default_factory=dict)
+    """Error bands of a calibrated device by cell, see `accelsim.architectures.gpu.intervals.cells_of`."""
 
 
 @lru_cache(maxsize=256)
 def _array(model: Section) -> Any:
-    values = np.array([getattr(model, name) for name in type(model).model_fields], dtype=np.float64)
+    fields = [np.atleast_1d(getattr(model, name)) for name in type(model).model_fields]
+    values = np.concatenate(fields).astype(np.float64)
     values.setflags(write=False)
     return values

@@ -80,6 +80,10 @@ class Energy(Section):
     vector_op_j: Joules | None = Field(default=None, alias="vector_op")
     dram_byte_j: Joules | None = Field(default=None, alias="dram_byte")
     sram_byte_j: Joules | None = Field(default=None, alias="sram_byte")
+    register_byte_j: Joules | None = Field(default=None, alias="register_byte")
+    """Register files beside the multipliers, where the MAC's coefficient does not hold them."""
+    network_byte_j: Joules | None = Field(default=None, alias="network_byte")
+    """Network between on-chip memory and arrays, where the memory's coefficient does not hold it."""
 
 
 Placement = Literal["edge", "on-premises", "cloud"]
@@ -145,6 +149,8 @@ class StreamingMultiprocessors(Section):
     """Dense tensor-core FLOP per SM and clock, by precision; empty where there are no tensor cores."""
     vector_flop_per_clock: ByPrecision
     """FMA-pipe FLOP per SM and clock, by precision."""
+    exp_per_clock: Annotated[float, Field(gt=0)] = 16.0
+    """Exponentials per SM and clock of the special-function units."""
     sparse_speedup: Annotated[float, Field(ge=1)] = 1.0
     """Tensor-rate factor of 2:4 sparse weights; 1 where the hardware has none."""
     registers: Count = 65536
@@ -278,8 +284,8 @@ class Dataflow(Section):
     driver_s: Seconds = Field(default=0.0, alias="driver")
     """Host time to start one batch."""
     weights: Literal["decoupled", "embedded"] = "decoupled"
-    """``decoupled``: one memory per unit, all PE side by side. ``embedded``: high-level synthesis gives each PE a
-    memory of its own, and arrays take the block RAMs that synthesis infers."""
+    """``decoupled``: one memory per unit, all PE side by side. ``embedded``: high-level synthesis gives each
+    PE a memory of its own, and arrays take the block RAMs that synthesis infers."""
     precisions: tuple[PrecisionName, ...] = ("int8", "int4", "int2", "int1")
 
 
@@ -305,7 +311,8 @@ class Overlay(Section):
     """Share of the pixel x input lanes that a depthwise layer uses."""
     band_low: Annotated[float, Field(gt=0, le=1)] | None = None
     band_high: Annotated[float, Field(ge=1)] | None = None
-    """Measured over predicted latency, 10 % and 90 % quantiles of the rows that the constants were fitted on."""
+    """Measured over predicted latency, 10 % and 90 % quantiles of the rows that the constants were fitted
+    on."""
     precisions: tuple[PrecisionName, ...] = ("int8",)
 
 

@@ -210,7 +210,7 @@ def _first_problem(error: ValidationError, model: type[Device], where: str) -> t
         message = f"{message} (got '{first['input']}')"
     if len(problems) > 1:
         message += f" (and {len(problems) - 1} more)"
-    return message, f"{where}: {field}", hint
+    return message, f"{where}: {field}" if field else where, hint
 
 
 def replaced(device: Device, changes: Mapping[str, Any]) -> Any:
@@ -239,6 +239,12 @@ def replaced(device: Device, changes: Mapping[str, Any]) -> Any:
     base = device.name.split("[")[0]
     held = device.name[len(base) + 1 : -1] if device.name != base else ""
     return build(document, f"{base}[{held + ',' if held else ''}{label}]", device.name)
+
+
+def extended(device: Device, document: dict[str, Any], name: str) -> Any:
+    """A device with a document in the format of a hardware file over its own, named `name`."""
+    own = _with_evidence(document, "", "", "assumed", name)
+    return build(_merged(dict(device.document), own), name, name)
 
 
 def _paths(model: Any, prefix: str = "") -> set[str]:

@@ -37,7 +37,7 @@ _ALGORITHMS = {"LICIT_PRECOMP_GEMM": "IMPLICIT_PRECOMP_GEMM"}
 
 
 def load(path: str | Path) -> pd.DataFrame:
-    """Forward times in the schema of `accelsim.validate.schema`.
+    """Forward times in the schema of `accelsim.calibration.measurements`.
 
     Parameters
     ----------

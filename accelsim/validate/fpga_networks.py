@@ -13,8 +13,9 @@ from accelsim.workload.builders.resnet import EXPANSION, STAGES, basic, bottlene
 from accelsim.workload.builders.vision import classifier, conv_bn
 from accelsim.workload.graph import Graph, Tensor
 
-# GoogLeNet's nine modules (Szegedy et al., CVPR 2015, doi:10.1109/CVPR.2015.7298594, table 1): 1x1, 3x3 behind its
-# squeeze, 5x5 behind its squeeze, projection of the pool; a pool stands before the modules with True.
+# GoogLeNet's nine modules (Szegedy et al., CVPR 2015, doi:10.1109/CVPR.2015.7298594, table 1): 1x1, 3x3
+# behind its squeeze, 5x5 behind its squeeze, projection of the pool; a pool stands before the modules with
+# True.
 _INCEPTION_V1 = (
     (False, 64, (96, 128), (16, 32), 32), (False, 128, (128, 192), (32, 96), 64),
     (True, 192, (96, 208), (16, 48), 64), (False, 160, (112, 224), (24, 64), 64),
@@ -23,16 +24,19 @@ _INCEPTION_V1 = (
     (False, 384, (192, 384), (48, 128), 128),
 )  # fmt: skip
 
-# SqueezeNet 1.1 (Iandola et al., arXiv:1602.07360): squeeze and expand channels, a pool before those with True.
+# SqueezeNet 1.1 (Iandola et al., arXiv:1602.07360): squeeze and expand channels, a pool before those with
+# True.
 _FIRE = (
     (True, 16, 64), (False, 16, 64), (True, 32, 128), (False, 32, 128), (True, 48, 192), (False, 48, 192),
     (False, 64, 256), (False, 64, 256),
 )  # fmt: skip
 
-# Darknet-19 (Redmon and Farhadi, CVPR 2017, doi:10.1109/CVPR.2017.690, table 6): channels, kernel; None is a pool.
+# Darknet-19 (Redmon and Farhadi, CVPR 2017, doi:10.1109/CVPR.2017.690, table 6): channels, kernel; None is a
+# pool.
 _DARKNET19 = (
     (32, 3), None, (64, 3), None, (128, 3), (64, 1), (128, 3), None, (256, 3), (128, 1), (256, 3), None,
-    (512, 3), (256, 1), (512, 3), (256, 1), (512, 3), None, (1024, 3), (512, 1), (1024, 3), (512, 1), (1024, 3),
+    (512, 3), (256, 1), (512, 3), (256, 1), (512, 3), None, (1024, 3), (512, 1), (1024, 3), (512, 1),
+    (1024, 3),
 )  # fmt: skip
 _YOLOV2_TAP = 16  # the last 512-channel layer before the last pool
 
@@ -91,8 +95,8 @@ def _first_strides(b: GraphBuilder, x: Tensor, width: int, stride: int) -> Tenso
 
 
 def _resnet_v2(b: GraphBuilder, parameters: Mapping[str, Any]) -> None:
-    """Normalisation and activation first (He et al., ECCV 2016, doi:10.1007/978-3-319-46493-0_38); a stage strides in
-    its last block, as TensorFlow's slim networks do."""
+    """Normalisation and activation first (He et al., ECCV 2016, doi:10.1007/978-3-319-46493-0_38); a stage
+    strides in its last block, as TensorFlow's slim networks do."""
     x = b.conv(_image(b, parameters, 299), 64, 7, stride=2)
     x = b.pool(x, "max", 3, stride=2, padding=1)
     for stage, blocks in enumerate(STAGES[parameters["depth"]]):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accelsim.calibration.splits import held_out
 from accelsim.engine.predict import predict_ops
 from accelsim.validate import aiconfigurator, deepbench, score
-from accelsim.validate.splits import held_out
 from accelsim.validate.table import Table
 
 if TYPE_CHECKING:

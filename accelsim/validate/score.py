@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.calibration.measurements import roofline
 from accelsim.core.errors import RequestError
 from accelsim.hardware.schema import GpuDevice
-from accelsim.validate.schema import roofline
 
 if TYPE_CHECKING:
     import pandas as pd

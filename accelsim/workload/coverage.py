@@ -75,16 +75,12 @@ class Coverage:
     @property
     def flops_covered_pct(self) -> float:
         """Share of the known FLOPs in operators with an exact formula [%]; 100 when there are none."""
-        if not any(row.flops_pct for row in self.rows):
-            return 100.0
-        return sum(row.flops_pct for row in self.rows if row.status == "supported")
+        return 100.0 - sum(row.flops_pct for row in self.rows if row.status != "supported")
 
     @property
     def bytes_covered_pct(self) -> float:
         """Share of the compulsory bytes in operators with an exact formula [%]; 100 when nothing moves."""
-        if not any(row.bytes_pct for row in self.rows):
-            return 100.0
-        return sum(row.bytes_pct for row in self.rows if row.status == "supported")
+        return 100.0 - sum(row.bytes_pct for row in self.rows if row.status != "supported")
 
     @cached_property
     def unsupported(self) -> list[str]:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from accelsim.calibration.measurements import check_measurements, roofline
 from accelsim.core.errors import MissingExtraError, RequestError, UnknownNameError
 from accelsim.validate import aiconfigurator as source
-from accelsim.validate.schema import check_measurements, roofline
 
 load = cache(lambda family, device, **kwargs: source.LOADERS[family](device, **kwargs))
 

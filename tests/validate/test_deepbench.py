@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from accelsim.architectures.opwork import work
+from accelsim.calibration.measurements import check_measurements
+from accelsim.calibration.splits import held_out
 from accelsim.core.errors import RequestError
 from accelsim.validate.deepbench import SHEET, load
-from accelsim.validate.schema import check_measurements
-from accelsim.validate.splits import held_out
 
 openpyxl = pytest.importorskip("openpyxl")
 PUBLIC = Path(__file__).parents[3] / "shared" / "measurements" / "deepbench"

@@ -8,10 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from accelsim.calibration.measurements import (
+    check_measurements,
+    matrix_precision,
+    read_measurements,
+    roofline,
+)
 from accelsim.core.errors import RequestError
 from accelsim.core.precision import precision
 from accelsim.hardware.spec import load_hardware
-from accelsim.validate.schema import check_measurements, matrix_precision, read_measurements, roofline
 
 
 def _measured() -> pd.DataFrame:

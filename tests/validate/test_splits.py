@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from accelsim.architectures.opschema import OPS
+from accelsim.calibration.splits import FAMILIES, GROUPS, held_out, siblings
 from accelsim.hardware.spec import load_hardware
-from accelsim.validate.splits import FAMILIES, GROUPS, held_out, siblings
 
 
 def _gemms(n: int, seed: int) -> pd.DataFrame:

@@ -21,7 +21,7 @@ import pytest
 
 from accelsim.architectures import opschema
 from accelsim.architectures.opwork import work
-from accelsim.validate.schema import MEASURED, check_measurements, read_measurements
+from accelsim.calibration.measurements import MEASURED, check_measurements, read_measurements
 
 torch = pytest.importorskip("torch", reason="the harness measures with torch")
 

@@ -1,8 +1,8 @@
 """The clock that place and route reaches, as a model of how full the part is and whether its dies must talk.
 
-Published builds give few pairs of target and achieved clock, so all constants are assumed; they are chosen to let the
-designs of BNN-PYNQ (100 MHz at 49-76 % of the LUTs of an XC7Z020, 300 MHz on an XCZU3EG) and finn-examples (250 MHz on an
-XCZU7EV) meet their targets, and to put designs that fill an XCU250 near 200 MHz.
+Published builds give few pairs of target and achieved clock, so all constants are assumed; they are chosen to
+let the designs of BNN-PYNQ (100 MHz at 49-76 % of the LUTs of an XC7Z020, 300 MHz on an XCZU3EG) and
+finn-examples (250 MHz on an XCZU7EV) meet their targets, and to put designs that fill an XCU250 near 200 MHz.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def one_die(fabric: Fabric) -> float:
 def tiers(fabric: Fabric, target_hz: float) -> list[Tier]:
     """Shares worth a design of their own, from the whole part down to the first that reaches the target.
 
-    A smaller share gives a slower pipeline with a faster clock. Each tier has a fixed share and clock, so a larger part
-    offers every tier of a smaller one with more resources in it, and is never slower.
+    A smaller share gives a slower pipeline with a faster clock. Each tier has a fixed share and clock, so a
+    larger part offers every tier of a smaller one with more resources in it, and is never slower.
     """
     shares = {fabric.usable, one_die(fabric), *(s for s in (0.5, 0.6, 0.7) if s < fabric.usable)}
     found = []

@@ -116,7 +116,10 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> PipelineProgram
         "interval_cycles": design.interval,
         "interval_bound_cycles": plan.bound,
         "interval_exact": plan.exact,
-        "folding": {s.name: (int(r.pe[0]), int(r.simd[0])) for s, r in zip(design.network.stages, plan.rows)},
+        "folding": {
+            s.name: (int(pe), int(simd))
+            for s, pe, simd in zip(design.network.stages, plan.rows.pe, plan.rows.simd)
+        },
     }
     notes = (*said, *_notes(design, device, options))
     return PipelineProgram(
@@ -139,7 +142,9 @@ def _notes(design: Design, device: FpgaDevice, options: Options) -> tuple[str, .
         )
     streamed = sum(s.unit.streamed for s in design.network.stages)
     if streamed:
-        notes.append(f"weights of {streamed} layers do not stay on chip: every frame reads them once from memory")
+        notes.append(
+            f"weights of {streamed} layers do not stay on chip: every frame reads them once from memory"
+        )
     if options.sparsity != "dense":
         notes.append("sparse weights save nothing: a folded matrix unit multiplies zeros as well")
     return (*notes, *design.network.approximated)
@@ -344,7 +349,8 @@ def _closed(design: Design, batch: int) -> tuple[Floats, Floats, float]:
 
 
 def _followed(design: Design, device: FpgaDevice, batch: int) -> tuple[Floats, Floats, float]:
-    """The same from simpy processes that pass every pixel of the first frames; later ones repeat the last interval."""
+    """The same from simpy processes that pass every pixel of the first frames; later ones repeat the last
+    interval."""
     from accelsim.architectures.fpga.event import simulate
 
     stages = design.network.stages

@@ -1,4 +1,5 @@
-"""The choice of a design: which share of the board, which weights on chip, which folding, and what that gives."""
+"""The choice of a design: which share of the board, which weights on chip, which folding, and what that
+gives."""
 
 from __future__ import annotations
 
@@ -230,14 +231,13 @@ def _dram_cycles(network: Network, device: FpgaDevice, clock_hz: float) -> float
 
 
 def fifos(design: Design, device: FpgaDevice, frames: int = 3) -> dict[str, dict[str, int]]:
-    """Depth of the FIFO in front of each stage, by writer, that delays no frame: see `fifo.smallest` [words]."""
+    """Depth of the FIFO in front of each stage, by writer, that delays no frame: see `fifo.smallest`
+    [words]."""
     stages, rows = design.network.stages, design.plan.rows
     times = pace(design.network, rows, design.ports, device.memory.latency_s * design.clock_hz)
-    found = smallest(stages, times, [words(s.unit, r) for s, r in zip(stages, rows)], frames)
+    found = smallest(stages, times, [words(s.unit, int(pe)) for s, pe in zip(stages, rows.pe)], frames)
     return {
         s.name: {stages[e.source].name: depth for e, depth in zip(s.edges, held)}
         for s, held in zip(stages, found.words)
         if s.edges
     }
-
-

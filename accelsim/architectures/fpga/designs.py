@@ -1,24 +1,27 @@
-"""Design files that say how a pipeline is folded: FINN's folding JSON, an hls4ml configuration, or plain pairs."""
+"""Design files that say how a pipeline is folded: FINN's folding JSON, an hls4ml configuration, or plain
+pairs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from accelsim.architectures.fpga.folding import slowest_that_meets
-from accelsim.architectures.fpga.network import Stage
-from accelsim.architectures.fpga.options import Options, divisors, evaluate
+from accelsim.architectures.fpga.network import Stage, Unit
+from accelsim.architectures.fpga.options import Options, divisors, evaluate, options
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.yamlfile import read_yaml
 
 MATRIX = ("mvau", "vvau")
 
-# Node names of FINN by what they fold, older names included: MVAU_hls_3, MatrixVectorActivation_3, VVAU_rtl_0 ...
+# Node names of FINN by what they fold, older names included: MVAU_hls_3, MatrixVectorActivation_3, VVAU_rtl_0
+# ...
 _NODES = {
     "mvau": re.compile(r"^(?:MVAU|MatrixVectorActivation|StreamingFCLayer_Batch)(?:_(hls|rtl))?_(\d+)$"),
     "vvau": re.compile(
@@ -160,8 +163,8 @@ def _entry(name: str, value: Any) -> Entry:
         pe, simd, generator = (None if v is None else _whole(name, k, v) for k, v in numbers.items())
         if pe is None and simd is None:
             raise RequestError("neither PE nor SIMD is given", name)
-        homes = {"multipliers": value.get("resType", "auto"), "memory": value.get("ram_style", "auto")}
-        return Entry(pe or 1, simd or 1, generator, **{k: str(v) for k, v in homes.items()})
+        multipliers, memory = str(value.get("resType", "auto")), str(value.get("ram_style", "auto"))
+        return Entry(pe or 1, simd or 1, generator, multipliers, memory)
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise RequestError(f"'{value}' is not a folding (PE, SIMD)", name)
     return Entry(_whole(name, "PE", value[0]), _whole(name, "SIMD", value[1]))
@@ -219,6 +222,12 @@ def _named(stages: Sequence[Stage], content: Mapping[str, Any]) -> _Given:
             windows[stage.name] = value
         else:
             found.entries[stage.name] = _entry(key, value)
+    matrix = [s for s in stages if s.unit.kind in MATRIX]
+    for role in MATRIX:
+        given = sum(s.name in found.entries for s in groups[role])
+        if role in flavours and given < len(groups[role]):
+            words = f"{given} {role} nodes for {len(groups[role])} {role} units"
+            raise RequestError(words, hint=_another(matrix))
     for name, value in windows.items():
         found.entries[name] = _with_window(found.entries.get(name, Entry()), name, value)
     if unused:
@@ -267,8 +276,9 @@ def _layers(stages: Sequence[Stage], layers: Sequence[Any]) -> _Given:
 def valid_reuse(n_in: int, n_out: int) -> list[int]:
     """Reuse factors that hls4ml accepts for a layer: divisors of n_in, and n_in times divisors of n_out.
 
-    Its rule is RF | n_in n_out; RF < n_in or n_in | RF; and ceil(n_in n_out / min(n_in, RF)) a multiple of n_out
-    or RF >= n_in (hls4ml, fpga_backend.py, Duarte et al., JINST 2018, doi:10.1088/1748-0221/13/07/P07027).
+    Its rule is RF | n_in n_out; RF < n_in or n_in | RF; and ceil(n_in n_out / min(n_in, RF)) a multiple of
+    n_out or RF >= n_in (hls4ml, fpga_backend.py, Duarte et al., JINST 2018,
+    doi:10.1088/1748-0221/13/07/P07027).
     """
     return sorted({*divisors(n_in), *(n_in * d for d in divisors(n_out))})
 
@@ -304,7 +314,9 @@ def _hls4ml(matrix: Sequence[Stage], content: Mapping[str, Any]) -> _Given:
     for s in matrix:
         unit = s.unit
         types = ("Conv2D", "Conv1D") if unit.window is not None and unit.kind == "mvau" else kinds[unit.kind]
-        typed = next((by_type[t] for t in types if isinstance(by_type.get(t), Mapping)), {})
+        typed: Mapping[str, Any] = next(
+            (by_type[t] for t in types if isinstance(by_type.get(t), Mapping)), {}
+        )
         for source in (reused.get(s.name, {}), typed, model):
             if "ReuseFactor" in source:
                 asked = _whole(s.name, "ReuseFactor", source["ReuseFactor"])
@@ -367,9 +379,21 @@ def _row(stage: Stage, entry: Entry, technology: str, embedded: bool) -> Options
         raise RequestError(
             f"SIMD {generator} of the window does not divide {unit.channels}", stage.name, hint
         )
+    return _homes(_evaluated(unit, technology, pe, simd, generator, embedded), entry)
+
+
+@lru_cache(maxsize=65536)
+def _evaluated(
+    unit: Unit, technology: str, pe: int, simd: int, generator: int | None, embedded: bool
+) -> Options:
+    """One folding: from the table of all legal ones where it has no window of its own."""
+    if generator is None:
+        every = options(unit, technology, embedded)
+        found = np.flatnonzero((every.pe == pe) & (every.simd == simd))
+        if len(found):
+            return every.take(found[:1])
     lanes = None if generator is None else np.array([generator])
-    row = evaluate(unit, technology, np.array([pe]), np.array([simd]), lanes, embedded=embedded)
-    return _homes(row, entry)
+    return evaluate(unit, technology, np.array([pe]), np.array([simd]), lanes, embedded=embedded)
 
 
 def _legal(values: Sequence[int]) -> str:

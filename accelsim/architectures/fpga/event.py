@@ -1,7 +1,7 @@
 """A streaming pipeline as simpy processes: every stage, window buffer and FIFO slot is an event of its own.
 
-The same words as `accelsim.architectures.fpga.stages`, told by processes that wait for each other instead of by a
-sweep over pixels; both must give the same times.
+The same words as `accelsim.architectures.fpga.stages`, told by processes that wait for each other instead of
+by a sweep over pixels; both must give the same times.
 """
 
 from __future__ import annotations

@@ -153,7 +153,8 @@ class Sizes:
 
 
 def classes(most: int) -> list[int]:
-    """Depths that FIFOs come in: 2 words, 32 words, then powers of two, up to the first that holds `most` words."""
+    """Depths that FIFOs come in: 2 words, 32 words, then powers of two, up to the first that holds `most`
+    words."""
     found = [2, 32]
     while found[-1] < most:
         found.append(2 * found[-1])
@@ -168,9 +169,9 @@ def unlimited(stages: Sequence[Stage], frames: int = 1) -> list[list[int]]:
 def smallest(stages: Sequence[Stage], times: Pace, words: Sequence[int], frames: int = 3) -> Sizes:
     """The shallowest FIFOs that delay no frame, each in its size class.
 
-    With FIFOs without limit the last stages finish each frame at certain cycles. One FIFO after the other, widest
-    first, takes the smallest class with which they still do. Shallower FIFOs are never faster, so none of the
-    result can be a class smaller.
+    With FIFOs without limit the last stages finish each frame at certain cycles. One FIFO after the other,
+    widest first, takes the smallest class with which they still do. Shallower FIFOs are never faster, so none
+    of the result can be a class smaller.
 
     Parameters
     ----------

@@ -45,8 +45,8 @@ class Plan:
 
     Attributes
     ----------
-    rows : tuple of Options
-        One folding per stage.
+    rows : Options
+        The folding of each stage, in order.
     interval : float
         Cycles between frames that the slowest stage allows [cycles].
     bound : float
@@ -55,7 +55,7 @@ class Plan:
         Resources by the vendor's names.
     """
 
-    rows: tuple[Options, ...]
+    rows: Options
     interval: float
     bound: float
     used: Mapping[str, float]
@@ -68,8 +68,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Table:
-    """Foldings of a unit by ascending cycles; the cost of each and the least up to each by price vector; a chain by
-    price vector."""
+    """Foldings of a unit by ascending cycles; the cost of each and the least up to each by price vector; a
+    chain by price vector."""
 
     every: Options
     cost: Floats
@@ -79,7 +79,7 @@ class _Table:
 
 @lru_cache(maxsize=4096)
 def _table(unit: Unit, technology: str, embedded: bool = False) -> _Table:
-    from accelsim.architectures.fpga.search import chain
+    from accelsim.architectures.fpga.search import chain, fine_chain
 
     found = options(unit, technology, embedded)
     found = found.take(np.argsort(found.cycles, kind="stable"))
@@ -91,8 +91,54 @@ def _table(unit: Unit, technology: str, embedded: bool = False) -> _Table:
         homes = np.where(found.uram > 0, np.minimum(homes, uram * found.uram), homes)
         cost[p] = lut * found.lut + dsp * found.dsp + np.minimum(multipliers, in_dsp) + homes.sum(axis=1)
     parts = (found.cycles, found.stream, found.tail, found.accept)
-    chains = tuple(found.take(chain(*parts, cost[p])) for p in range(len(PRICES)))
+    chains = tuple(
+        found.take(way(*parts, cost[p])) for way in (chain, fine_chain) for p in range(len(PRICES))
+    )
     return _Table(found, cost, np.minimum.accumulate(cost, axis=1), chains)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Foldings of all stages one behind the other, as the kernels of `search` take them."""
+
+    rows: Options
+    offsets: Ints
+    columns: Floats
+    memories: Floats
+    cycles: Floats  # every interval that some stage can have and all can meet
+
+    @classmethod
+    def of(cls, tables: Sequence[Options]) -> _Ways:
+        rows = _joined(tables)
+        offsets = np.concatenate([[0], np.cumsum([len(t) for t in tables])]).astype(np.int64)
+        least = max(float(t.cycles[0]) for t in tables)
+        columns = np.stack([rows.lut, rows.multiplier_lut, rows.dsp, rows.multiplier_dsp])
+        memories = np.stack([rows.bram18, rows.uram, rows.lutram])
+        return cls(rows, offsets, columns, memories, np.unique(rows.cycles[rows.cycles >= least]))
+
+    def targets(self, floor: float) -> Floats:
+        """Intervals worth trying, in ascending order [cycles]."""
+        least = max(floor, float(self.cycles[0]))
+        return np.concatenate([[least], self.cycles[self.cycles > least]])
+
+
+@dataclass(frozen=True)
+class _Space:
+    """All foldings of a pipeline, the least cost up to each by price vector, and its chains."""
+
+    every: _Ways
+    least: Floats
+    chains: tuple[_Ways, ...]
+
+
+@lru_cache(maxsize=64)
+def _space(units: tuple[Unit, ...], technology: str, embedded: bool) -> _Space:
+    tables = [_table(unit, technology, embedded) for unit in units]
+    return _Space(
+        _Ways.of([t.every for t in tables]),
+        np.concatenate([t.least for t in tables], axis=1),
+        tuple(_Ways.of([t.chains[p] for t in tables]) for p in range(2 * len(PRICES))),
+    )
 
 
 def fold(
@@ -118,29 +164,24 @@ def fold(
     """
     from accelsim.architectures.fpga.search import bound, search
 
-    tables = [_table(stage.unit, technology, embedded) for stage in stages]
+    space = _space(tuple(s.unit for s in stages), technology, embedded)
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    every = _joined([t.every for t in tables])
-    least = np.concatenate([t.least for t in tables], axis=1)
-    targets = _targets([t.every for t in tables], floor)
-    first = bound(_offsets([t.every for t in tables]), every.cycles, least, PRICES, targets, have)
+    targets = space.every.targets(floor)
+    first = bound(space.every.offsets, space.every.rows.cycles, space.least, PRICES, targets, have)
     plans: dict[tuple[float, ...], Plan] = {}
-    for p in range(len(PRICES)):
-        chains = [t.chains[p] for t in tables]
-        joined, chosen, used = _joined(chains), np.zeros(len(stages), dtype=np.int64), np.zeros(4)
-        columns, memories = _columns(joined)
-        goals = _targets(chains, floor)
-        goals = goals[goals >= targets[first]] if first >= 0 else goals[:0]
-        if search(_offsets(chains), joined.cycles, columns, memories, goals, have, chosen, used) < 0:
+    for ways in space.chains if first >= 0 else ():
+        chosen, used = np.zeros(len(stages), dtype=np.int64), np.zeros(4)
+        goals = ways.targets(floor)
+        goals = goals[goals >= targets[first]]
+        if search(ways.offsets, ways.rows.cycles, ways.columns, ways.memories, goals, have, chosen, used) < 0:
             continue
-        rows = joined.take(chosen)
+        rows = ways.rows.take(chosen)
         interval = max(float(rows.cycles.max()), floor)
         key = (*rows.pe, *rows.simd)
         if key not in plans:
-            singles = tuple(rows.take(slice(i, i + 1)) for i in range(len(stages)))
-            least_interval = float(min(targets[first], interval)) if first >= 0 else interval
-            plans[key] = Plan(singles, interval, least_interval, _used(used, budget))
+            plans[key] = Plan(rows, interval, float(min(targets[first], interval)), _used(used, budget))
     if not plans:
+        tables = [_table(stage.unit, technology, embedded) for stage in stages]
         smallest = _joined([t.chains[0].take(slice(-1, None)) for t in tables])
         _refuse(smallest, budget, f"this is the smallest folding; {_SMALLER}")
     return tuple(plans.values())
@@ -149,8 +190,8 @@ def fold(
 def best(
     stages: Sequence[Stage], budget: Budget, technology: str, floor: float = 0.0, *, embedded: bool = False
 ) -> Plan:
-    """The pipeline with the smallest interval of all: proven by trying every combination of foldings where these are
-    few, else the best of `fold`, whose `Plan.bound` tells how far it can be from that.
+    """The pipeline with the smallest interval of all: proven by trying every combination of foldings where
+    these are few, else the best of `fold`, whose `Plan.bound` tells how far it can be from that.
 
     Parameters
     ----------
@@ -167,17 +208,16 @@ def best(
     near = min(fold(stages, budget, technology, floor, embedded=embedded), key=lambda plan: plan.interval)
     if near.exact:
         return near
-    tables = [_table(stage.unit, technology, embedded).every for stage in stages]
-    every, chosen = _joined(tables), np.zeros(len(stages), dtype=np.int64)
-    targets = _targets(tables, floor)
+    every = _space(tuple(s.unit for s in stages), technology, embedded).every
+    chosen, targets = np.zeros(len(stages), dtype=np.int64), every.targets(floor)
     targets = targets[(targets >= near.bound) & (targets <= near.interval)]
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    columns, memories = _columns(every)
-    met = exact(_offsets(tables), every.cycles, columns, memories, targets, have, EXACT_LIMIT, chosen)
+    met = exact(
+        every.offsets, every.rows.cycles, every.columns, every.memories, targets, have, EXACT_LIMIT, chosen
+    )
     if met < 0:
         return near
-    rows = tuple(every.take(slice(i, i + 1)) for i in chosen)
-    found = planned(rows, budget, floor)
+    found = planned([every.rows.take(chosen)], budget, floor)
     return replace(found, bound=found.interval)
 
 
@@ -192,8 +232,8 @@ def cheapest(
 ) -> Plan:
     """The pipeline that meets a target interval with the smallest share of the board's scarcest resource.
 
-    For each price vector every stage takes its cheapest folding that meets the target (optimal at those prices, since
-    stages share nothing else); the best of these pipelines is near-optimal for the share.
+    For each price vector every stage takes its cheapest folding that meets the target (optimal at those
+    prices, since stages share nothing else); the best of these pipelines is near-optimal for the share.
 
     Parameters
     ----------
@@ -235,23 +275,6 @@ def cheapest(
     if not plans and refused is not None:
         raise refused
     return min(plans, key=lambda pair: pair[0])[1]
-
-
-def _columns(rows: Options) -> tuple[Floats, Floats]:
-    """(columns, memories) as the kernels of `search` take them."""
-    columns = np.stack([rows.lut, rows.multiplier_lut, rows.dsp, rows.multiplier_dsp])
-    return columns, np.stack([rows.bram18, rows.uram, rows.lutram])
-
-
-def _offsets(tables: Sequence[Options]) -> Ints:
-    return np.concatenate([[0], np.cumsum([len(t) for t in tables])]).astype(np.int64)
-
-
-def _targets(tables: Sequence[Options], floor: float) -> Floats:
-    """Every interval that some stage can have and all can meet, in ascending order [cycles]."""
-    least = max(floor, max(float(t.cycles[0]) for t in tables))
-    cycles = np.concatenate([t.cycles for t in tables])
-    return np.unique(np.concatenate([[least], cycles[cycles >= least]]))
 
 
 def _joined(tables: Sequence[Options]) -> Options:
@@ -319,7 +342,7 @@ def planned(rows: Sequence[Options], budget: Budget, floor: float = 0.0) -> Plan
     if np.any(used > np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])):
         _refuse(every, budget, f"fold further, or {_SMALLER}")
     interval = max(float(every.cycles.max()), floor)
-    return Plan(tuple(rows), interval, 0.0, _used(used, budget))
+    return Plan(every, interval, 0.0, _used(used, budget))
 
 
 def scored(
@@ -336,10 +359,10 @@ def scored(
     """
     from accelsim.architectures.fpga.search import score
 
-    tables = [_table(stage.unit, technology, embedded).every for stage in stages]
-    every = _joined(tables)
+    every = _space(tuple(s.unit for s in stages), technology, embedded).every
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
     interval, fits = np.empty(len(choices)), np.empty(len(choices), dtype=np.bool_)
-    rows = choices + _offsets(tables)[:-1]
-    score(rows, every.cycles, *_columns(every), have, interval, fits)
+    score(
+        choices + every.offsets[:-1], every.rows.cycles, every.columns, every.memories, have, interval, fits
+    )
     return interval, fits

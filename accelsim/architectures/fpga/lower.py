@@ -78,7 +78,7 @@ class FpgaArchitecture:
     ) -> tuple[Any, Any]:
         return 0.6, 1.8
 
-    def interval(self, program: Program, latency_s: float) -> Interval:
+    def interval(self, program: Program, costs: tuple[KernelCost, ...], latency_s: float) -> Interval:
         if isinstance(program, PipelineProgram):
             return dataflow.interval(program, latency_s)
         return overlay.interval(program, latency_s)

@@ -65,6 +65,9 @@ class Options:
     def __len__(self) -> int:
         return len(self.pe)
 
+    def __getitem__(self, row: int) -> Options:
+        return self.take(slice(row, row + 1))
+
     def take(self, rows: Any) -> Options:
         return Options(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
@@ -223,8 +226,8 @@ def _column(values: Any, n: int) -> Floats:
 
 
 def _requantised(unit: Unit, pe: Ints, acc: Any, lut: Any, embedded: bool) -> tuple[Any, Any, Memory]:
-    """(logic, DSP blocks, memory) with the thresholds, or with a multiply-shift requantiser of one DSP block per PE
-    where the output is wide. Embedded designs hold thresholds in arrays of their own."""
+    """(logic, DSP blocks, memory) with the thresholds, or with a multiply-shift requantiser of one DSP block
+    per PE where the output is wide. Embedded designs hold thresholds in arrays of their own."""
     words, none = unit.mh // pe, (1, 0.0 * pe, 0.0 * pe)
     if unit.out_bits > res.THRESHOLD_MAX_BITS:
         return lut + pe * (acc + 2.0 * unit.out_bits), 1.0 * pe, none
@@ -303,8 +306,8 @@ def pixel_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> 
     if unit.kind == "mvau":
         stream = unit.mw / simd * unit.rounds
         total = stream * folds + unit.feedback
-        if unit.streamed:
-            return total, none, none
+        if unit.streamed:  # nothing overlaps with the arrival of the frame
+            return none, total, none
         if window is None:
             return stream, total - stream, none
         lanes = np.gcd(simd, unit.channels) if generator_simd is None else generator_simd

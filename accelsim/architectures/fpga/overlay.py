@@ -107,9 +107,9 @@ def _engine(device: FpgaDevice) -> Overlay:
 def array_cycles(op: Op, nest: LoopNest, engine: Overlay, images: int) -> float:
     """Cycles of one image of a product: rows ceil(width / PP) ceil(C / ICP) ceil(K / OCP) taps [cycles].
 
-    The pixels that are computed at once lie in one row. A depthwise convolution has one input channel per output
-    channel, so a share of PP x ICP lanes works at the most: rows ceil(width / PP) ceil(C / ICP) taps / share. Other
-    groups run one after the other.
+    The pixels that are computed at once lie in one row. A depthwise convolution has one input channel per
+    output channel, so a share of PP x ICP lanes works at the most: rows ceil(width / PP) ceil(C / ICP) taps /
+    share. Other groups run one after the other.
     """
     pp, icp, ocp = engine.pixel_parallel, engine.input_parallel, engine.output_parallel
     pixels, batch, share = float(nest.m), float(nest.batch), nest.share

@@ -61,8 +61,10 @@ def bram18(width: Any, depth: Any) -> Any:
 
 
 def bram18_inferred(width: Any, depth: Any) -> Any:
-    """18-Kbit block RAMs that synthesis infers from an array: the depth rounded up to a power of two in one primitive
-    (cascaded beyond 16,384 words), side by side to the width. Simple dual port, so 36 bits wide to 512 words."""
+    """18-Kbit block RAMs that synthesis infers from an array: the depth rounded up to a power of two in one
+    primitive (cascaded beyond 16,384 words), side by side to the width. Simple dual port, so 36 bits wide to
+    512 words.
+    """
     width, depth = np.asarray(width), np.asarray(depth)
     rounded = 2.0 ** np.ceil(np.log2(np.maximum(depth, 1)))
     lanes = np.select([rounded <= d for d in (512, 1024, 2048, 4096, 8192)], [36, 18, 9, 4, 2], 1)
@@ -123,8 +125,8 @@ def adder_lut(pe: Any, simd: Any, weight_bits: int, act_bits: int, acc_bits: Any
 
 
 def threshold_search_lut(pe: Any, out_bits: int, acc_bits: Any, words: Any) -> Any:
-    """LUTs of thresholds in a pipelined binary search: B comparators for each PE, and level b holds 2^b T words in
-    distributed memory (the RTL unit of FINN's library)."""
+    """LUTs of thresholds in a pipelined binary search: B comparators for each PE, and level b holds 2^b T
+    words in distributed memory (the RTL unit of FINN's library)."""
     held = sum(ceil_div(2**level * words, 64) for level in range(out_bits))
     return SYNTHESIS_FACTOR * pe * acc_bits * (out_bits + held)
 

@@ -101,6 +101,40 @@ def chain(cycles, stream, tail, accept, cost):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def fine_chain(cycles, stream, tail, accept, cost):  # type: ignore[no-untyped-def]
+    """Rows from fast to slow: the fastest folding of all, then again and again the dearest one that is
+    cheaper and no earlier in any part of its timing.
+
+    Parameters
+    ----------
+    cycles, stream, tail, accept, cost : float64 (foldings,)
+    """
+    n = len(cost)
+    found = np.empty(n, dtype=np.int64)
+    row = 0
+    for i in range(n):
+        if cycles[i] < cycles[row] or (cycles[i] == cycles[row] and cost[i] < cost[row]):
+            row = i
+    length = 0
+    while row >= 0:
+        found[length] = row
+        length += 1
+        after = -1
+        for i in range(n):
+            if (
+                cycles[i] > cycles[row]
+                and stream[i] >= stream[row] - 1e-9
+                and tail[i] >= tail[row] - 1e-9
+                and accept[i] >= accept[row] - 1e-9
+                and cost[i] < cost[row]
+                and (after < 0 or cost[i] > cost[after])
+            ):
+                after = i
+        row = after
+    return found[:length].copy()
+
+
+@njit(cache=True)
 def bound(offsets, cycles, cost, prices, targets, have):  # type: ignore[no-untyped-def]
     """First target that no price vector rules out; -1 when all are.
 
@@ -243,8 +277,8 @@ def score(choices, cycles, columns, memories, have, interval, fits):  # type: ig
 def exact(offsets, cycles, columns, memories, targets, have, limit, chosen):  # type: ignore[no-untyped-def]
     """First target that some combination of foldings meets and fits, by trying them all.
 
-    Combinations are tried depth first, slowest folding of each stage first; a branch ends where the logic and DSP
-    blocks that its stages need in any case exceed the budget.
+    Combinations are tried depth first, slowest folding of each stage first; a branch ends where the logic and
+    DSP blocks that its stages need in any case exceed the budget.
 
     Parameters
     ----------

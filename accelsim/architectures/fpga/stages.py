@@ -211,8 +211,8 @@ def simulate(  # type: ignore[no-untyped-def]
 def earliest(outputs, stream, tail, latency, edge_offsets, edges):  # type: ignore[no-untyped-def]
     """A lower bound of the first frame's time, without following pixels [cycles].
 
-    A stage cannot start before each source has made the first pixels that it needs, nor end before it has done all
-    its work since, nor before a source has ended.
+    A stage cannot start before each source has made the first pixels that it needs, nor end before it has
+    done all its work since, nor before a source has made the last pixel that it needs.
 
     Parameters
     ----------
@@ -227,14 +227,16 @@ def earliest(outputs, stream, tail, latency, edge_offsets, edges):  # type: igno
         for e in range(edge_offsets[s], edge_offsets[s + 1]):
             g = edges[e]
             source = g[SOURCE]
-            if g[MODE] == ALL:
-                start[s] = max(start[s], end[source])
-            elif g[MODE] == WINDOW:
-                made = last_needed(g, 0) + 1.0
-                start[s] = max(start[s], start[source] + latency[source] + made * (stream[source] + tail[source]))
-            else:
-                start[s] = max(start[s], start[source] + latency[source])
+            each, ready = stream[source] + tail[source], start[source] + latency[source]
+            if g[MODE] == WINDOW:
+                start[s] = max(start[s], ready + (last_needed(g, 0) + 1.0) * each)
+                # A window may leave the last rows and columns out.
+                after = max(after, ready + (last_needed(g, outputs[s] - 1) + 1.0) * each)
+                continue
+            start[s] = max(start[s], ready)
             after = max(after, end[source])
+            if g[MODE] == ALL:
+                after = max(after, end[source] + tail[s] + (outputs[s] - 1) * (stream[s] + tail[s]))
         end[s] = max(start[s] + outputs[s] * (stream[s] + tail[s]), after) + latency[s]
         latest = max(latest, end[s])
     return latest

@@ -1,8 +1,8 @@
 """Weights that do not fit on chip and come from external memory, once per frame.
 
-A unit whose weights are streamed holds a frame of its input on chip and passes all of it under each part of the
-weights (PE x SIMD of them), so every weight is read once per frame instead of once per pixel. It trades its weights
-for a buffer of two frames and an accumulator per pixel, and it starts when its input is complete.
+A unit whose weights are streamed holds a frame of its input on chip and passes all of it under each part of
+the weights (PE x SIMD of them), so every weight is read once per frame instead of once per pixel. It trades
+its weights for a buffer of two frames and an accumulator per pixel, and it starts when its input is complete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def _saving(unit: Unit) -> float:
 
 
 def levels(network: Network) -> list[Network]:
-    """The network with all weights on chip, and with more and more of those streamed that give back most memory.
+    """The network with all weights on chip, and with more and more of those streamed that give back most
+    memory.
 
     The levels depend on the network alone, so a larger board has all the choices of a smaller one.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil, log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,15 +60,15 @@ def port(unit: Unit, device: FpgaDevice, clock_hz: float, widest: int) -> Port:
     )
 
 
-def depth_cycles(unit: Unit, row: Options) -> float:
+def depth_cycles(unit: Unit, stream: float) -> float:
     """Pipeline depth of a unit: its registers, and an adder tree or a row that is held back [cycles].
 
     The tree counts at its full width whatever the folding, so a wider folding never answers later.
     """
     if unit.kind == "mvau":
-        return PIPELINE_CYCLES + float(np.ceil(np.log2(unit.mw)))
+        return PIPELINE_CYCLES + ceil(log2(unit.mw))
     if unit.kind == "row":
-        return PIPELINE_CYCLES + 2.0 * float(row.stream[0]) + ROW_CYCLES
+        return PIPELINE_CYCLES + 2.0 * stream + ROW_CYCLES
     return PIPELINE_CYCLES
 
 
@@ -107,9 +108,7 @@ class Pace:
     accept: Floats
 
 
-def pace(
-    network: Network, rows: Sequence[Options], ports: Sequence[Port | None], latency_cycles: float
-) -> Pace:
+def pace(network: Network, rows: Options, ports: Sequence[Port | None], latency_cycles: float) -> Pace:
     """Times of each stage per pixel.
 
     Parameters
@@ -121,22 +120,17 @@ def pace(
     latency_cycles : float
         Time from asking DRAM to the first word [cycles].
     """
-    timing = []
-    for stage, row, dma in zip(network.stages, rows, ports):
+    stream, tail, accept = rows.stream.copy(), rows.tail.copy(), rows.accept.copy()
+    latency, early = np.empty(len(rows)), np.ones(len(rows), dtype=np.bool_)
+    for i, (stage, dma) in enumerate(zip(network.stages, ports)):
+        unit = stage.unit
         if dma is None:
-            at_once = stage.unit.kind not in ("mvau", "global_pool", "row")
-            timing.append((row.stream[0], row.tail[0], depth_cycles(stage.unit, row), at_once, row.accept[0]))
+            latency[i] = depth_cycles(unit, float(stream[i]))
+            early[i] = unit.kind not in ("mvau", "global_pool", "row")
         else:
-            wait = latency_cycles if stage.unit.kind == "dma_in" else 0.0
-            timing.append((dma.cycles / stage.unit.pixels, 0.0, wait, True, 0.0))
-    stream, tail, latency, early, accept = (np.array(column) for column in zip(*timing))
-    return Pace(
-        stream.astype(float),
-        tail.astype(float),
-        latency.astype(float),
-        early.astype(bool),
-        accept.astype(float),
-    )
+            stream[i], tail[i], accept[i] = dma.cycles / unit.pixels, 0.0, 0.0
+            latency[i] = latency_cycles if unit.kind == "dma_in" else 0.0
+    return Pace(stream, tail, latency, early, accept)
 
 
 def run(stages: Sequence[Stage], capacities: Sequence[Sequence[int]], times: Pace, frames: int = 1) -> Run:
@@ -152,17 +146,17 @@ def run(stages: Sequence[Stage], capacities: Sequence[Sequence[int]], times: Pac
     w, n = wiring(stages, capacities), len(stages)
     start, finish, fill = np.zeros(n), np.zeros((frames, n)), np.zeros(len(w.edges), dtype=np.int64)
     stuck = simulate(
-        frames, w.outputs, times.stream, times.tail, times.latency, times.early, times.accept, w.offsets, w.edges,
-        w.reader_offsets, w.readers, w.reader_stages, start, finish, fill,
+        frames, w.outputs, times.stream, times.tail, times.latency, times.early, times.accept, w.offsets,
+        w.edges, w.reader_offsets, w.readers, w.reader_stages, start, finish, fill,
     )  # fmt: skip
     if stuck >= 0:
         raise deadlock(stages[stuck])
     return Run(start, finish, fill)
 
 
-def words(unit: Unit, row: Options) -> int:
+def words(unit: Unit, pe: int) -> int:
     """Words of one output pixel on a unit's stream."""
-    return max(unit.mh * unit.rounds // int(row.pe[0]), 1)
+    return max(unit.mh * unit.rounds // pe, 1)
 
 
 def with_registers(
@@ -170,8 +164,8 @@ def with_registers(
 ) -> tuple[tuple[int, ...], ...]:
     """FIFO depths and the pixels under way in the pipeline registers of the stage that writes them [pixel].
 
-    A unit of depth L cycles that starts a pixel every t cycles holds ceil(L / t) of them; without these places a FIFO
-    of a few words would let a pixel pass per round trip.
+    A unit of depth L cycles that starts a pixel every t cycles holds ceil(L / t) of them; without these
+    places a FIFO of a few words would let a pixel pass per round trip.
     """
     each = np.maximum(times.stream + times.tail, 1e-9)
     underway = np.ceil(times.latency / each).astype(np.int64)

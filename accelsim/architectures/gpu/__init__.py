@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from accelsim.architectures.base import Interval, KernelCost, Options, Program
-from accelsim.architectures.gpu import rates
+from accelsim.architectures.gpu import intervals, rates
 from accelsim.architectures.gpu.lower import lower
 from accelsim.architectures.gpu.table import predict
 from accelsim.architectures.single import OpTable
@@ -47,16 +47,12 @@ class GpuArchitecture:
     def op_band(
         self, op: str, formats: PrecisionPlan, device: Any, options: Options, table: OpTable
     ) -> tuple[Any, Any]:
-        return 0.8, 1.35
+        name = intervals.format_of(op, formats)
+        return intervals.factors(op, name, device, options, table.latency_s, table.bound)
 
-    def interval(self, program: Program, latency_s: float) -> Interval:
-        """Error band of a latency: narrower for families whose constants were fitted on measured products."""
-        evidence = program.device.quantities["kernels.product.ramp"]
-        if evidence.status == "measured":
-            basis = f"assumed for whole networks; products alone {evidence.source}"
-            return Interval(0.8 * latency_s, 1.35 * latency_s, 0.8, basis)
-        basis = f"assumed: kernel constants are {evidence.source}"
-        return Interval(0.6 * latency_s, 1.8 * latency_s, 0.8, basis)
+    def interval(self, program: Program, costs: tuple[KernelCost, ...], latency_s: float) -> Interval:
+        """Error band of a latency: those of its kernels, combined."""
+        return intervals.interval(program, costs, latency_s)
 
 
 ARCHITECTURE = GpuArchitecture()

@@ -1,153 +1,204 @@
-"""Fused attention: FlashAttention tiles for prefill, keys split over the multiprocessors for decode.
+"""Fused attention: which constants a kernel takes, and many kernels at once from their shapes.
 
-One block holds a tile of query rows and walks over key blocks; per key block it makes scores, a softmax
-update and a weighted sum. Query heads that share a key head are rows of one product (GQA packing). When there
-are few query tiles the keys are split over blocks and a second pass merges the parts (flash decoding). Dao,
+The kernel model is in `attention_kernel`; products of graphs and rows of tables both end there. Dao,
 arXiv:2307.08691; Shah et al., arXiv:2407.08608.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
-from accelsim.architectures.gpu.tiles import shared_loads
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.architectures.gpu import attention_rows as A
+from accelsim.architectures.gpu import rows as R
+from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
+from accelsim.architectures.gpu.rates import product_rate, wider
+from accelsim.architectures.opwork import output_bytes
+from accelsim.core.precision import PrecisionPlan
 from accelsim.hardware.kernels import AttentionModel
 
-KEYS = 128
-"""Keys of one step."""
-QUERY_TILES = (128, 64, 16)
-SPLITS = (1, 2, 4, 8, 16, 32, 64)
+Array = npt.NDArray[np.float64]
+
+BOUNDS = (*R.BOUNDS, "launch")
+"""What limits a kernel, by the code that `attention_rows` returns."""
+
+DEFAULT_STACK = "vllm"
+"""Whose constants stacks without a section take: its kernels are those of the FlashAttention library."""
+
+MANY_HEADS = 32
+"""Query heads per key head that kernels for shared heads take at most."""
+
+PROMPT_KERNELS = frozenset({"trtllm", "sglang"})
+"""Stacks that run a prompt of one token on their prefill kernel; others decode it."""
+
+_LATENCY, _LAUNCH = BOUNDS.index("latency"), BOUNDS.index("launch")
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionShape:
-    """Geometry of one attention kernel.
-
-    Attributes
-    ----------
-    units : int
-        Independent problems: batch x key heads.
-    rows : int
-        Query rows per unit: tokens x query heads per key head.
-    keys : int
-        Keys per unit.
-    score_width, value_width : int
-        Reduction of the scores and width of the values.
-    share : float
-        Part of the scores that the mask leaves.
-    bytes_per_element : float
-    dram_bytes, key_bytes : float
-        External traffic that misses the L2; keys and values of all units.
-    """
-
-    units: int
-    rows: int
-    keys: int
-    score_width: int
-    value_width: int
-    share: float
-    bytes_per_element: float
-    dram_bytes: float
-    key_bytes: float
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionCost:
-    """Duration by part [s], L2 traffic [B] and the decision."""
-
-    body_s: float
-    fixed_s: float
-    compute_s: float
-    dram_s: float
-    l2_bytes: float
-    tile: int
-    split: int
-    waves: float
-    bound: str
-
-
-def attention_model(device: Any, stack: str) -> AttentionModel:
-    """Attention constants of a software stack, or the device's default."""
-    models = device.kernels.attention
-    found: AttentionModel = models.get(stack, models["default"])
-    return found
-
-
-def attention_cost(
-    shape: AttentionShape, device: Any, model: AttentionModel, rate: float, clock_hz: float
-) -> AttentionCost:
-    """Cost of the best tile and split of a fused attention kernel.
+def attention_model(
+    device: Any,
+    stack: str,
+    *,
+    decode: bool,
+    format_bits: tuple[float, float],
+    group: float,
+    width: int,
+    window: bool,
+) -> AttentionModel:
+    """Constants of the kernel that a stack launches.
 
     Parameters
     ----------
-    shape : AttentionShape
     device : GpuDevice
-    model : AttentionModel
-        Of the software stack.
-    rate : float
-        FLOP per SM and clock of the products.
-    clock_hz : float
-        Clock [Hz].
+    stack : str
+        Software stack; one without measurements takes those of `DEFAULT_STACK`.
+    decode : bool
+        One new token per sequence.
+    format_bits : (float, float)
+        Bits of the queries and of the cache.
+    group : float
+        Query heads per key head.
+    width : int
+        Width of a head.
+    window : bool
+        A sliding window is on.
     """
-    c = device.kernels.product
-    sms = device.sm.count
-    dram_rate = device.memory.bandwidth_bytes_per_s * min(device.memory.efficiency, c.dram_efficiency)
-    dram_s = shape.dram_bytes / dram_rate
-    shared = shared_loads(device)
-    l2_rate = device.l2.bandwidth_bytes_per_s * c.l2_efficiency
-    width = shape.score_width + shape.value_width
-    latency = device.memory.latency_s * clock_hz
-    best: AttentionCost | None = None
-    for tile in QUERY_TILES:
-        if tile > 16 and tile >= 2 * max(shape.rows, 16):
-            continue
-        issue = (
-            2.0 * max(tile, 16) * KEYS * width / (rate * model.efficiency)
-            + model.softmax_cycles * max(tile, 16) / 128
+    models = device.kernels.attention
+    kernels: Mapping[str, AttentionModel] = models.get(stack, models[DEFAULT_STACK])
+    phase = "decode" if decode else "prefill"
+    narrow = "-fp8" if format_bits[0] <= 8 else "-kv8" if format_bits[1] <= 8 else ""
+    heads = "-single" if group == 1 else "-many" if group > MANY_HEADS else ""
+    mask = "-window" if window else "-full"
+    widths = (f"-{width}{mask}", f"-{width}", heads or mask, mask, "")
+    for name in (phase + narrow + suffix for suffix in widths):
+        if name in kernels:
+            return kernels[name]
+    for name in (phase + suffix for suffix in widths):
+        if name in kernels:
+            return kernels[name]
+    raise KeyError(phase)  # the generic file of the kind has both
+
+
+def attention_device(device: Any) -> Array:
+    """The numbers of a device that the numba kernel reads, in its order."""
+    memory, l2, sm = device.memory, device.l2, device.sm
+    values = [sm.count, memory.bandwidth_bytes_per_s, l2.bandwidth_bytes_per_s, l2.capacity_bytes]
+    return np.array([*values, sm.exp_per_clock], dtype=np.float64)
+
+
+def run_kernel(rows: Array, models: Sequence[AttentionModel], device: Any) -> Array:
+    """Rows costed by the numba kernel, shape (rows, `attention_rows.OUT_WIDTH`); MODEL counts in `models`."""
+    from accelsim.architectures.gpu.attention_kernel import cost_attention
+
+    out = np.zeros((len(rows), A.OUT_WIDTH))
+    if len(rows):
+        constants = np.stack([model.array for model in models])
+        cost_attention(rows, attention_device(device), constants, out)
+    return out
+
+
+def attention_rows(
+    shapes: Mapping[str, Array],
+    formats: PrecisionPlan,
+    device: Any,
+    stack: str,
+    cold: bool = False,
+    decode: bool | None = None,
+) -> tuple[Array, npt.NDArray[np.int64], Array, Array]:
+    """Latency and traffic of many attention operators, each launched on its own.
+
+    Parameters
+    ----------
+    shapes : mapping of str to ndarray
+        Columns of ``attention_prefill`` and ``attention_decode`` in the operator schema: batch, heads,
+        kv_heads, head_dim, seq_q, seq_kv, causal, window (0: none).
+    formats : PrecisionPlan
+        Activations are queries and results; weights do not matter.
+    device : GpuDevice
+    stack : str
+    cold : bool
+        Nothing is in the caches.
+    decode : bool, optional
+        Whether the rows are decode steps; by default those with one new token are.
+
+    Returns
+    -------
+    latency_s, bound, dram_bytes, l2_bytes : ndarray
+        Launch included [s]; index in `BOUNDS`; traffic [B].
+
+    Raises
+    ------
+    InfeasibleError
+        The device has no arithmetic in the format.
+    """
+    rows = _rows_of(shapes, formats, device, cold)
+    models = _choose(rows, formats, device, stack, decode)
+    out = run_kernel(rows, models, device)
+    body, fixed = out[:, A.OUT_BODY], out[:, A.OUT_FIXED]
+    launch_s = launch_gap_s(device, stack) + ramp_s(device)
+    latency = body + fixed + launch_s
+    bound = out[:, A.OUT_BOUND].astype(np.int64)
+    bound[fixed > body] = _LATENCY
+    bound[launch_s > 0.5 * latency] = _LAUNCH
+    host_s = host_bound_s(device, stack)
+    bound[latency < host_s] = _LAUNCH
+    return np.maximum(latency, host_s), bound, out[:, A.OUT_DRAM_BYTES], out[:, A.OUT_L2_BYTES]
+
+
+def _rows_of(shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, cold: bool) -> Array:
+    """Input of the kernel. Table rows run back to back on the same data, as they were measured."""
+    names = ("batch", "heads", "kv_heads", "head_dim", "seq_q", "seq_kv", "causal", "window")
+    batch, heads, shared, width, queries, keys, causal, window = (shapes[name] for name in names)
+    rate, clock, _ = product_rate(device, wider(formats.activation, formats.kv).name)
+    element, kept = formats.activation.bytes_per_element, formats.kv.bytes_per_element
+    result = output_bytes(formats.activation)
+    side = np.where(causal > 0, window - 1.0, window // 2)
+    read = np.where(window > 0, np.minimum(keys, queries + side), keys)
+    each = batch * width
+    rows = np.zeros((len(batch), A.WIDTH))
+    rows[:, A.BATCH], rows[:, A.KV_HEADS], rows[:, A.GROUP] = batch, shared, heads / shared
+    rows[:, A.QUERIES], rows[:, A.KEYS] = queries, keys
+    rows[:, A.SCORE_WIDTH] = rows[:, A.VALUE_WIDTH] = width
+    rows[:, A.CAUSAL], rows[:, A.WINDOW], rows[:, A.KEY_BYTES] = causal, window, 2.0 * width * kept
+    rows[:, A.RATE], rows[:, A.CLOCK] = rate, clock
+    rows[:, A.Q_BYTES] = rows[:, A.FRESH_Q_BYTES] = each * heads * queries * element
+    rows[:, A.FRESH_KV_BYTES] = 2.0 * each * shared * queries * result
+    rows[:, A.KV_BYTES] = 2.0 * each * shared * read * kept
+    rows[:, A.OUT_BYTES] = each * heads * queries * result
+    touched = rows[:, A.Q_BYTES] + rows[:, A.KV_BYTES] + rows[:, A.OUT_BYTES]
+    for column in (A.Q_DISTANCE, A.KV_DISTANCE, A.OUT_DISTANCE):
+        rows[:, column] = inf if cold else touched
+    return rows
+
+
+def _choose(
+    rows: Array,
+    formats: PrecisionPlan,
+    device: Any,
+    stack: str,
+    decode: bool | None,
+) -> list[AttentionModel]:
+    """Constants of the kernels in the rows, whose MODEL column is set to the position in the list."""
+    single = rows[:, A.QUERIES] == 1
+    if decode or (decode is False and stack in PROMPT_KERNELS):
+        single = np.full(len(rows), decode)
+    group = np.where(rows[:, A.GROUP] > MANY_HEADS, 2, rows[:, A.GROUP] > 1)
+    kind = group * 4 + single * 2 + (rows[:, A.WINDOW] > 0)
+    code = (rows[:, A.SCORE_WIDTH] * 12 + kind).astype(np.int64)
+    found, rows[:, A.MODEL] = np.unique(code, return_inverse=True)
+    bits = (float(formats.activation.bits), float(formats.kv.bits))
+    return [
+        attention_model(
+            device,
+            stack,
+            decode=bool(kind & 2),
+            format_bits=bits,
+            group=(1.0, 2.0, inf)[kind // 4],
+            width=width,
+            window=bool(kind & 1),
         )
-        load = KEYS * width * shape.bytes_per_element
-        step = max(issue, load / (c.l2_bytes_per_clock * shared))
-        tiles = shape.units * ceil(shape.rows / tile)
-        all_steps = max(1, ceil(shape.keys / KEYS))
-        mean_steps = (
-            min(float(all_steps), all_steps * shape.share + 0.5) if shape.share < 1 else float(all_steps)
-        )
-        for split in SPLITS:
-            if split > 1 and (split > all_steps or tiles * split > 4 * sms):
-                break
-            own, longest = mean_steps / split, ceil(all_steps / split)
-            blocks = tiles * split
-            queue = ceil(blocks / sms)
-            # Tiles under a causal mask differ in length; taken longest first they balance, but no SM ends
-            # before its longest block.
-            start = model.block_cycles
-            if shape.share >= 1:
-                total = queue * (own * step + start / 2)
-            else:
-                total = max(blocks * (own * step + start / 2) / sms, longest * step)
-            pace = max(model.step_cycles, c.step_latencies * latency / 2)
-            wait = ceil(queue / 2) * (own * pace + start)
-            l2_bytes = blocks * own * load / shared
-            main = max(total / clock_hz, wait / clock_hz, l2_bytes / l2_rate)
-            high, low = max(main, dram_s), min(main, dram_s)
-            body = high * (1.0 + (low / high) ** c.overlap) ** (1.0 / c.overlap) if high > 0 else 0.0
-            merge = 0.0
-            if split > 1:
-                partial = 8.0 * split * shape.units * shape.rows * shape.value_width
-                merge = c.split_k_s + partial / (device.l2.bandwidth_bytes_per_s * c.split_k_share)
-                l2_bytes += partial
-            fixed = model.fixed_s + merge + c.prologue_latencies * latency / clock_hz
-            if best is None or body + fixed < best.body_s + best.fixed_s:
-                bound = (
-                    "memory"
-                    if dram_s >= main
-                    else ("l2" if l2_bytes / l2_rate >= total / clock_hz else "compute")
-                )
-                if bound == "compute" and wait > total:
-                    bound = "latency"
-                best = AttentionCost(body, fixed, main, dram_s, l2_bytes, tile, split, blocks / sms, bound)
-    if best is None:
-        raise ValueError("no attention tile was considered")
-    return best
+        for width, kind in (divmod(c, 12) for c in found.tolist())
+    ]

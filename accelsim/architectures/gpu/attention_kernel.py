@@ -33,10 +33,13 @@ def steps_of_tiles(tiles, tokens, first, keys, window, causal, block, edge):  # 
     edge : float
         Part of a block that the start of a window wastes.
     """
-    if not causal:
-        steps = math.ceil(keys / block)
-        return steps, steps
     span = max(tokens, 1.0)  # a tile sees the keys of its last token
+    if not causal:
+        reach = keys
+        if window > 0.0:
+            reach = min(keys, span + window + edge * block)
+        steps = math.ceil(reach / block)
+        return steps, steps
     limit = keys
     if window > 0.0:
         limit = min(keys, window + span - 1.0)
@@ -73,7 +76,7 @@ def at_width(p, column, wide):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def attention_kernel(rows, d, c, out):  # type: ignore[no-untyped-def]
+def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
     """Fill `out` for every row.
 
     Parameters
@@ -104,21 +107,29 @@ def attention_kernel(rows, d, c, out):  # type: ignore[no-untyped-def]
         tiles = math.ceil(rows_each / tile)
         # A step loads a fixed number of bytes, so wide heads take fewer keys.
         block = p[A.STEP_KEYS] * min(1.0, max(64.0, 2.0 ** math.floor(math.log2(32768.0 / wide))) / 128.0)
+        window = r[A.WINDOW] * p[A.SKIPS]
         mean, longest = steps_of_tiles(
-            tiles, tile / per_token, r[A.KEYS] - r[A.QUERIES], r[A.KEYS], r[A.WINDOW], causal, block, p[A.EDGE]
+            tiles,
+            tile / per_token,
+            r[A.KEYS] - r[A.QUERIES],
+            r[A.KEYS],
+            window,
+            causal,
+            block,
+            p[A.EDGE],
         )
         grid = units * tiles
         split = 1.0
         if p[A.SPLIT_FILL] > 0.0:
             split = math.floor(p[A.SPLIT_FILL] * sms / grid)
-            split = max(1.0, min(split, math.floor(longest * block / p[A.SPLIT_KEYS]), 128.0))
+            split = max(1.0, min(split, math.floor(longest * block / p[A.SPLIT_KEYS]), p[A.MOST_SPLITS]))
         blocks = grid * split
         own = max(1.0, mean / split)
         last = max(1.0, longest / split)
         # One step: two products and a softmax that partly hides behind them; keys and values from the L2.
         tensor = 2.0 * tile * block * wide / (r[A.RATE] * p[A.EFFICIENCY])
         softmax = p[A.SOFTMAX] * tile * block / d[A.EXP_RATE]
-        bytes_step = block * wide * r[A.KV_WIDTH]
+        bytes_step = block * r[A.KEY_BYTES]
         port = bytes_step / p[A.PORT]
         work = max(tensor, softmax) + (1.0 - p[A.HIDDEN]) * min(tensor, softmax)
         peak = 2.0 * tile * block * wide / r[A.RATE]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-# Input: sizes; causal 0 or 1, window 0 for none; bytes per element of keys and values; FLOP per SM and clock,
-# clock [Hz].
+# Input: sequences; key heads; query heads per key head; new tokens and keys of each sequence; reduction of
+# the scores and width of the values; causal 0 or 1; window, 0 for none; bytes of one key and its value;
+# FLOP per SM and clock; clock [Hz].
 BATCH, KV_HEADS, GROUP, QUERIES, KEYS, SCORE_WIDTH, VALUE_WIDTH, CAUSAL, WINDOW = range(9)
-KV_WIDTH, RATE, CLOCK = range(9, 12)
-# Compulsory external traffic, and what is new: queries, keys and values of the new tokens [B].
+KEY_BYTES, RATE, CLOCK = range(9, 12)
+# Compulsory external traffic of queries, cache and result; queries, and keys and values, of the new tokens
+# [B].
 Q_BYTES, KV_BYTES, OUT_BYTES, FRESH_Q_BYTES, FRESH_KV_BYTES = range(12, 17)
 # Bytes that pass between two uses of the same data; infinite when cold.
 Q_DISTANCE, KV_DISTANCE, OUT_DISTANCE = range(17, 20)
@@ -14,18 +16,22 @@ Q_DISTANCE, KV_DISTANCE, OUT_DISTANCE = range(17, 20)
 MODEL = 20
 WIDTH = 21
 
-# Device.
+# Device: count; [B/s], [B/s], [B]; exponentials per SM and clock.
 SMS, DRAM_RATE, L2_RATE, L2_CAPACITY, EXP_RATE = range(5)
+DEVICE_WIDTH = 5
 
 # Constants, in the order of `AttentionModel`.
 EFFICIENCY, SOFTMAX, HIDDEN, STEP_CYCLES, BLOCK_CYCLES, RESIDENT, ROUNDING, PORT = range(8)
 DRAM_EFFICIENCY, L2_EFFICIENCY, L2_SHARE, OVERLAP, SUSTAINED = range(8, 13)
 FIXED_S, SEQUENCE_S, TOKEN_S, MERGE_S, QUERY_PASSES, KEY_PASSES, EDGE = range(13, 20)
 STEP_64, STEP_192, STEP_256, STEP_512, BLOCK_64, BLOCK_192, BLOCK_256, BLOCK_512 = range(20, 28)
-TILE, NARROW_TILE, SMALLEST_TILE, PACKED, STEP_KEYS, SPLIT_FILL, SPLIT_KEYS, SEQUENCES = range(28, 36)
-CONSTANTS = 36
+TILE, NARROW_TILE, SMALLEST_TILE, PACKED, STEP_KEYS = range(28, 33)
+SPLIT_FILL, SPLIT_KEYS, MOST_SPLITS, SEQUENCES, SKIPS = range(33, 38)
+CONSTANTS = 38
 
-# Output; the first six add up, see `rows`.
+# Output. The first six are those of `rows`: overlapped compute and DRAM time, what does not overlap, compute
+# (or on-chip) time, DRAM time [s]; traffic [B].
 OUT_BODY, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = range(6)
+# Query rows of a tile, parts of the keys, waves, index in `rows.BOUNDS`.
 OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_BOUND = range(6, 10)
 OUT_WIDTH = 10

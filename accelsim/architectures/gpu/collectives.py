@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.core.outcome import InfeasibleError
-from accelsim.hardware.kernels import CollectiveModel, Protocol
+from accelsim.hardware.link_kernels import CollectiveModel, Protocol
 from accelsim.workload.graph import Op
 
 Array = npt.NDArray[np.float64]
@@ -34,6 +34,9 @@ SWITCH_RANKS = 8
 
 FIRST_S = 4e-6
 """Start of a collective over a link without constants (assumed, between NVLink 4 and NVLink 3)."""
+
+FIRST_EFFICIENCY = 0.8
+"""Share of such a link's bandwidth (assumed; NVLink fits 0.75 to 0.85)."""
 
 
 def ring_steps(op: str, ranks: Array) -> Array:
@@ -54,7 +57,14 @@ def collective_models(device: Any) -> tuple[tuple[float, CollectiveModel], ...]:
     kind, generation = _kind(device.link.type)
     same = [name for name in known if _kind(name)[0] == kind]
     if not same:
-        only = Protocol(fixed=FIRST_S, step=device.link.latency_s, efficiency=0.8, copies=0.4)
+        only = Protocol.model_validate(
+            {
+                "fixed": f"{FIRST_S} s",
+                "step": f"{device.link.latency_s} s",
+                "efficiency": FIRST_EFFICIENCY,
+                "copies": 0.4,
+            }
+        )
         return ((np.inf, CollectiveModel(ring={"ring": only}, exchange={"exchange": only})),)
     name = min(same, key=lambda n: (abs(_kind(n)[1] - generation), -_kind(n)[1]))
     found = sorted((float(reach.rpartition("_")[2]), model) for reach, model in known[name].items())

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.rates import product_rate, vector_rate, wider
+from accelsim.architectures.gpu.tiles import STEP_BYTES, TILES
+from accelsim.architectures.opwork import touched
 from accelsim.core.precision import PrecisionPlan
 from accelsim.hardware.kernels import ConvModel
 
@@ -33,6 +35,22 @@ POINTS = 6
 FUSED_POINTS = 4
 """The same of the kernel that transforms on the fly: 2 outputs of a 3-wide filter."""
 
+OWN, NARROW, PRODUCT = 0.0, 1.0, 2.0
+"""A convolution's tile tables, one after the other: of its own kernels for many filters, for few, and of
+plain products."""
+
+NARROW_FILTERS = 32.0
+"""Filters up to which tensor-core kernels take tiles narrower than 64 columns."""
+
+LANE_STEP_BYTES = 32
+"""Bytes of one operand row that a step of a kernel on the vector units loads."""
+
+TENSOR_STEP_BYTES = 64
+"""The same on the tensor cores, where the library's own tiles are listed."""
+
+TableKey = tuple[float, float, float, tuple[tuple[int, int], ...]]
+"""Arguments of `tiles.tile_table`."""
+
 IMPLICIT, WINOGRAD, FUSED, DEPTHWISE = range(4)
 ALGORITHMS = ("implicit GEMM", "Winograd", "fused Winograd", "depthwise")
 
@@ -43,8 +61,9 @@ class Layers:
 
     Attributes
     ----------
-    groups, pixels, filters, channels, window : ndarray
-        Channel groups; output pixels of the batch; filters and input channels of one group; kernel positions.
+    groups, pixels, filters, channels, window, stride : ndarray
+        Channel groups; output pixels of the batch; filters and input channels of one group; kernel positions;
+        widest stride.
     a_bytes, b_bytes, c_bytes, extra_bytes : ndarray
         Input, weights, result, and what fused operators add [B].
     a_distance, b_distance, c_distance, extra_distance : ndarray
@@ -56,7 +75,7 @@ class Layers:
     vector_ops, vector_rate : ndarray
         Fused elementwise operations; operations per SM and clock.
     table : ndarray
-        Index of the tile table.
+        Index of the first of its tile tables.
     tiles, fused_tiles : ndarray
         Winograd tiles of the batch (6 x 6 and 4 x 4 points); 0 where the library has no such kernel.
     """
@@ -66,6 +85,7 @@ class Layers:
     filters: Array
     channels: Array
     window: Array
+    stride: Array
     a_bytes: Array
     b_bytes: Array
     c_bytes: Array
@@ -158,13 +178,40 @@ def aligned(channels: Array, width: Array, tensor: Array, least: float) -> Array
     return np.where(tensor > 0, padded, channels)
 
 
+def conv_model(device: Any, stack: str) -> ConvModel:
+    """Convolution constants of a software stack, or the device's default."""
+    models = device.kernels.conv
+    found: ConvModel = models.get(stack, models["default"])
+    return found
+
+
+def table_keys(model: ConvModel, width_a: float, width_b: float, tensor: bool) -> tuple[TableKey, ...]:
+    """Tile tables of a convolution: `OWN`, `NARROW`, `PRODUCT`."""
+    tiles = model.tensor_tiles if tensor else model.lane_tiles
+    step = float(TENSOR_STEP_BYTES if tensor else LANE_STEP_BYTES)
+    product = (width_a, width_b, float(STEP_BYTES), TILES)
+    if not tiles:
+        return product, product, product
+    wide = tuple(t for t in tiles if t[1] > NARROW_FILTERS) if tensor else tiles
+    return (width_a, width_b, step, wide or tiles), (width_a, width_b, step, tiles), product
+
+
+def least_flops(layers: Layers) -> Array:
+    """Arithmetic of the algorithm that needs the least [FLOP]; the analytic bound of every other."""
+    products = 2.0 * layers.channels * layers.filters
+    best = layers.flops
+    for points, tiles in ((POINTS, layers.tiles), (FUSED_POINTS, layers.fused_tiles)):
+        best = np.where(tiles > 0, np.minimum(best, products * points**2 * tiles), best)
+    return best
+
+
 def is_depthwise(layers: Layers) -> npt.NDArray[np.bool_]:
     """With fewer input channels per group than a load is wide, a convolution runs on the vector lanes."""
     found: npt.NDArray[np.bool_] = (layers.groups > 1) & (layers.channels * layers.width_a < VECTOR_BYTES)
     return found
 
 
-def kernels_of(layers: Layers, model: ConvModel) -> Kernels:
+def kernels_of(layers: Layers, model: ConvModel, *, planar: bool = False) -> Kernels:
     """Rows of every algorithm that a library would consider.
 
     Parameters
@@ -172,6 +219,8 @@ def kernels_of(layers: Layers, model: ConvModel) -> Kernels:
     layers : Layers
     model : ConvModel
         Constants of the software stack.
+    planar : bool
+        Activations lie channel by channel (NCHW); tensor-core kernels transpose them and their result.
     """
     depthwise = is_depthwise(layers)
     direct, light = np.flatnonzero(~depthwise), np.flatnonzero(depthwise)
@@ -182,6 +231,9 @@ def kernels_of(layers: Layers, model: ConvModel) -> Kernels:
         *_winograd(layers.where(large), large, model),
         *_fused_winograd(layers.where(small), small, model),
     ]
+    if planar:
+        dense = np.flatnonzero(~depthwise & (layers.tensor > 0))
+        parts += _transposes(layers.where(dense), dense)
     return Kernels(
         np.concatenate([p.rows for p in parts]),
         np.concatenate([p.owner for p in parts]),
@@ -215,24 +267,53 @@ def _result(rows: Array, layers: Layers) -> None:
 def _matrix(rows: Array, batch: Any, m: Array, n: Array, k: Array) -> None:
     rows[:, R.KIND] = R.MATRIX
     rows[:, R.BATCH], rows[:, R.M], rows[:, R.N], rows[:, R.K] = batch, m, n, k
+    rows[:, R.TABLE] += PRODUCT
 
 
 def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel) -> Kernels:
-    """One product; gathering a window costs address arithmetic on the vector lanes, once per column of tiles."""
+    """One product; gathering a window costs address arithmetic on the lanes, once per column of tiles."""
     made = _base(layers, owner, IMPLICIT)
     channels = aligned(layers.channels, layers.width_a, layers.tensor, float(model.least_channels))
     step = VECTOR_BYTES / layers.width_b
     filters = np.where(layers.tensor > 0, np.ceil(layers.filters / step) * step, layers.filters)
     _matrix(made.rows, layers.groups, layers.pixels, filters, layers.window * channels)
+    on_tensor = layers.tensor > 0
+    table = np.where(on_tensor & (layers.filters <= NARROW_FILTERS), NARROW, OWN)
+    may_split = np.zeros(len(owner), dtype=bool)
+    for here, tiles, rule in (
+        (on_tensor, model.tensor_tiles, model.tensor_split),
+        (~on_tensor, model.lane_tiles, model.lane_split),
+    ):
+        may_split |= here & ((rule == "always") | ((rule == "unit_stride") & (layers.stride == 1.0)))
+        if tiles:  # results much smaller than every tile take those of plain products
+            tall, wide = min(m for m, _ in tiles), min(n for _, n in tiles)
+            small = (tall >= 4.0 * np.maximum(layers.pixels, 16.0)) | (
+                wide >= 4.0 * np.maximum(filters, 16.0)
+            )
+            table = np.where(here & small, PRODUCT, table)
+    made.rows[:, R.TABLE] = layers.table + table
+    made.rows[:, R.KIND] = np.where(may_split, R.MATRIX, R.UNSPLIT)
     _external(made.rows, layers)
     outputs = layers.groups * layers.pixels * filters
     made.rows[:, R.BYTES_C] = layers.c_bytes / np.maximum(1.0, outputs)
     gathers = layers.groups * layers.pixels * layers.window * np.ceil(layers.filters / TILE_COLUMNS)
-    made.rows[:, R.VECTOR_OPS] = np.where(layers.tensor > 0, model.gather_ops, model.lane_gather_ops) * gathers
+    made.rows[:, R.VECTOR_OPS] = (
+        np.where(layers.tensor > 0, model.gather_ops, model.lane_gather_ops) * gathers
+    )
     made.rows[:, R.RATE] *= np.where(layers.tensor > 0, model.tensor_efficiency, model.lane_efficiency)
     _result(made.rows, layers)
     made.launches[:] = model.launches
     return made
+
+
+def _transposes(layers: Layers, owner: npt.NDArray[np.intp]) -> list[Kernels]:
+    """Copies of input and result into the layout of the kernel and back."""
+    before, after = _base(layers, owner, IMPLICIT), _base(layers, owner, IMPLICIT)
+    _external(before.rows, layers, weights=False)
+    before.rows[:, R.C_BYTES], before.rows[:, R.C_DISTANCE] = layers.a_bytes, layers.a_distance
+    after.rows[:, R.A_BYTES], after.rows[:, R.A_DISTANCE] = layers.c_bytes, layers.c_bytes
+    after.rows[:, R.C_BYTES], after.rows[:, R.C_DISTANCE] = layers.c_bytes, layers.c_distance
+    return [before, after]
 
 
 def _depthwise(layers: Layers, owner: npt.NDArray[np.intp]) -> Kernels:
@@ -305,20 +386,16 @@ def layers_of(
     out_w = (s["w"] + 2.0 * s["padding"] - side_w) // stride + 1.0
     channels, filters = s["c_in"] / s["groups"], s["c_out"] / s["groups"]
     pixels, window = s["batch"] * out_h * out_w, side_h * side_w
-    read = touched(s["h"], side_h, stride, out_h) * touched(s["w"], side_w, stride, out_w)
+    pad = s["padding"]
+    read = touched(s["h"], side_h, stride, pad, out_h) * touched(s["w"], side_w, stride, pad, out_w)
     a, b = s["batch"] * s["c_in"] * read * width_a, s["c_out"] * channels * window * width_b
     c = pixels * s["c_out"] * width_a
     own = np.full_like(a, np.inf) if cold else a + b + c
     plain = (stride == 1.0) & (s["groups"] == 1.0) & (product.name == "fp32") & (not tensor)
     tiles = winograd_tiles((side_h, side_w), (out_h, out_w), s["batch"], plain)
     return Layers(
-        s["groups"], pixels, filters, channels, window, a, b, c, 0.0 * ones,
+        s["groups"], pixels, filters, channels, window, stride, a, b, c, 0.0 * ones,
         own, own + (copies - 1) * b, own, own,
         width_a * ones, width_b * ones, rate * ones, clock * ones, float(tensor) * ones,
         0.0 * ones, lanes * ones, 0.0 * ones, *tiles,
     )  # fmt: skip
-
-
-def touched(size: Any, kernel: Any, stride: Any, out: Any) -> Any:
-    """Input rows (or columns) that some filter position reads: strides wider than the filter skip the rest."""
-    return np.where(kernel < stride, np.minimum(size, out * kernel), size)

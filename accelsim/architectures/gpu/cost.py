@@ -1,6 +1,6 @@
 """Cost of a lowered program.
 
-The numba kernel costs products and streams; attention and collectives have closed forms of their own.
+One numba kernel costs products and streams, one attention; collectives have closed forms of their own.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from accelsim.architectures.base import KernelCost, Program
+from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import attention_cost, attention_model
-from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s
+from accelsim.architectures.gpu.attention import run_kernel
+from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
 from accelsim.architectures.gpu.lower import Plan, as_arrays
-from accelsim.architectures.gpu.tiles import SPLITS, TILES, shared_loads
+from accelsim.architectures.gpu.moe import grouped_line
+from accelsim.architectures.gpu.tiles import SPLITS, TILES, half_rate, port_scale, shared_loads, switched_j
 from accelsim.core.units import si
-from accelsim.hardware.kernels import AttentionModel
 
 SPLIT_ARRAY = np.array(SPLITS, dtype=np.float64)
 
@@ -27,10 +28,9 @@ def device_array(device: Any) -> np.ndarray:
     """The numbers of a device that the numba kernel reads, in its order."""
     sm, memory, l2, power = device.sm, device.memory, device.l2, device.power
     headroom_w = max(0.0, (power.tdp_w or 0.0) - (power.idle_w or 0.0))
-    half_rate = sm.tensor_flop_per_clock.get("fp16") or sm.vector_flop_per_clock.get("fp16", 0.0)
     values = [sm.count, memory.bandwidth_bytes_per_s, memory.latency_s, l2.capacity_bytes]
-    values += [l2.bandwidth_bytes_per_s, l2.latency_s, headroom_w, memory.efficiency, half_rate]
-    values.append(shared_loads(device))
+    values += [l2.bandwidth_bytes_per_s, l2.latency_s, headroom_w, memory.efficiency, half_rate(device)]
+    values += [shared_loads(device), port_scale(device), switched_j(device)]
     return np.array(values, dtype=np.float64)
 
 
@@ -40,7 +40,11 @@ def evaluate(plan: Plan, device: Any, governor: bool) -> np.ndarray:
 
     rows, tables = as_arrays(plan, device)
     out = np.zeros((len(rows), R.OUT_WIDTH))
-    cost_rows(rows, tables, SPLIT_ARRAY, device_array(device), device.kernels.product.array, governor, out)
+    numbers = device_array(device)
+    cost_rows(rows, tables, SPLIT_ARRAY, numbers, device.kernels.product.array, governor, out)
+    for position, model in plan.constants.items():
+        at = slice(position, position + 1)
+        cost_rows(rows[at], tables, SPLIT_ARRAY, numbers, model.array, governor, out[at])
     return out
 
 
@@ -55,12 +59,16 @@ def cost(program: Program) -> tuple[KernelCost, ...]:
     rows_of: dict[int, list[int]] = {}
     for position, index in enumerate(plan.owner):
         rows_of.setdefault(index, []).append(position)
+    for index, model in plan.grouped.items():
+        at = rows_of[index][0]
+        lines[at] = grouped_line(plan.rows[at], model, program.device, program.options.governor)
+    attention = dict(zip(plan.attention, _attention_lines(plan, program.device)))
     found: list[KernelCost] = []
     for i in count:
         if i in plan.link:
             found.append(_link(program, plan, i))
         elif i in plan.attention:
-            found.append(_attention(program.device, plan, writer, i))
+            found.append(_attention(attention[i], plan, writer, i))
         else:
             found.append(_rows(lines, rows_of[i], plan, writer, i))
     return tuple(found)
@@ -71,7 +79,6 @@ class _Writer:
     """What is the same for every kernel of a program, and the last step from durations to a `KernelCost`."""
 
     ramp_s: float
-    attention: AttentionModel
     gap_s: float
     host_s: float
     mac_j: dict[str, float]
@@ -85,8 +92,7 @@ class _Writer:
         stack, energy = program.options.stack, device.energy
         single = (energy.vector_op_j, energy.dram_byte_j, energy.sram_byte_j)
         return cls(
-            device.kernels.product.ramp_s,
-            attention_model(device, stack),
+            ramp_s(device),
             launch_gap_s(device, stack),
             host_bound_s(device, stack),
             energy.mac_j,
@@ -139,35 +145,62 @@ class _Writer:
 def _rows(
     lines: list[list[float]], positions: list[int], plan: Plan, writer: _Writer, index: int
 ) -> KernelCost:
-    """A product or a stream; a recurrent layer has a row for its input product and one for its steps."""
-    line = lines[positions[0]]
+    """A product, a stream, or several of them in turn; of several algorithms the fastest."""
+    of: dict[int, list[int]] = {}
+    for p in positions:
+        of.setdefault(plan.choice[p], []).append(p)
+    costs = [_sequence(lines, part, plan, writer, index) for part in of.values()]
+    return min(costs, key=lambda cost: cost.latency_s)
+
+
+def _sequence(
+    lines: list[list[float]], positions: list[int], plan: Plan, writer: _Writer, index: int
+) -> KernelCost:
+    """Rows that run in turn; the longest names the bound and the mapping."""
     clock = plan.rows[positions[0]][R.CLOCK]
-    sums = line[: R.OUT_SUMS]
-    launches = plan.times[positions[0]]
-    for p in positions[1:]:
-        times = plan.times[p]
-        launches += times
-        sums = [a + times * b for a, b in zip(sums, lines[p])]
+    sums, launches = [0.0] * R.OUT_SUMS, 0.0
+    longest, line = -1.0, lines[positions[0]]
+    for p in positions:
+        runs = plan.times[p]
+        launches += plan.launches[p]
+        sums = [a + runs * b for a, b in zip(sums, lines[p])]
+        spent = runs * (lines[p][R.OUT_BODY] + lines[p][R.OUT_FIXED])
+        if spent > longest:
+            longest, line = spent, lines[p]
     tile = int(line[R.OUT_TILE])
     mapping = "stream"
     if tile >= 0:
         rows, columns = TILES[tile]
         waves, split = line[R.OUT_WAVES], int(line[R.OUT_SPLIT])
         mapping = f"{rows}x{columns} tiles, {waves:.3g} waves, split-k {split}"
+    if index in plan.algorithms:
+        name = plan.algorithms[index][plan.choice[positions[0]]]
+        mapping = f"{name}, {mapping}"
     body, fixed, compute, dram_s, dram, l2 = sums
+    if plan.choice[positions[0]] == 0:
+        fixed += plan.serial_s.get(index, 0.0)
     bound = R.BOUNDS[int(line[R.OUT_BOUND])]
     return writer.finish(
         plan, index, clock, (body, fixed, compute, dram_s), (dram, l2), launches, bound, mapping
     )
 
 
-def _attention(device: Any, plan: Plan, writer: _Writer, index: int) -> KernelCost:
-    shape, rate, clock = plan.attention[index]
-    part = attention_cost(shape, device, writer.attention, rate, clock)
-    durations = (part.body_s, part.fixed_s, part.compute_s, part.dram_s)
-    mapping = f"{part.tile}-row query tiles, {part.waves:.3g} waves, {part.split} key splits"
-    traffic = (shape.dram_bytes, part.l2_bytes)
-    return writer.finish(plan, index, clock, durations, traffic, 1.0, part.bound, mapping)
+def _attention_lines(plan: Plan, device: Any) -> list[list[float]]:
+    """Attention kernels of the plan, costed together."""
+    models = [model for _, model in plan.attention.values()]
+    rows = np.array([row for row, _ in plan.attention.values()]).reshape(len(models), A.WIDTH)
+    rows[:, A.MODEL] = np.arange(len(models))
+    lines: list[list[float]] = run_kernel(rows, models, device).tolist()
+    return lines
+
+
+def _attention(line: list[float], plan: Plan, writer: _Writer, index: int) -> KernelCost:
+    clock = plan.attention[index][0][A.CLOCK]
+    body, fixed, compute, dram_s, dram, l2 = line[: R.OUT_SUMS]
+    tile, split, waves = line[A.OUT_TILE], line[A.OUT_SPLIT], line[A.OUT_WAVES]
+    mapping = f"{tile:.0f}-row query tiles, {waves:.3g} waves, {split:.0f} key splits"
+    bound = R.BOUNDS[int(line[A.OUT_BOUND])]
+    return writer.finish(plan, index, clock, (body, fixed, compute, dram_s), (dram, l2), 1.0, bound, mapping)
 
 
 def _link(program: Program, plan: Plan, index: int) -> KernelCost:

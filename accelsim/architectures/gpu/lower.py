@@ -5,20 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
-from math import inf, prod
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from accelsim.architectures.base import Kernel, Options, Program
 from accelsim.architectures.fusion import Group, Joins, fuse
+from accelsim.architectures.gpu import attention_rows as A
+from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import AttentionShape
+from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model
 from accelsim.architectures.gpu.collectives import collective_s
-from accelsim.architectures.gpu.host import joining_rule
+from accelsim.architectures.gpu.formats import product_constants
+from accelsim.architectures.gpu.host import joining_rule, stack_of
+from accelsim.architectures.gpu.moe import FEW, format_name, moe_model
 from accelsim.architectures.gpu.rates import product_precision, product_rate, vector_rate
-from accelsim.architectures.gpu.tiles import tile_table
+from accelsim.architectures.gpu.recurrent import plan_recurrent
+from accelsim.architectures.gpu.tiles import STEP_BYTES, TILES, tile_table
 from accelsim.core.units import si
+from accelsim.hardware.expert_kernels import MoeModel
+from accelsim.hardware.kernels import AttentionModel, ProductModel
 from accelsim.workload.graph import Graph, Op, Tensor
 
 RESERVE = 0.05
@@ -28,9 +35,6 @@ ISOLATED_COPIES = 6
 """An operator on its own is taken as one of this many identical layers in turn, so its weights return after
 that many times their size; how the public tables of measured kernels were taken.
 """
-
-CHANNEL_ALIGNMENT = 8
-"""Tensor-core convolutions pad channels to multiples of this."""
 
 SPARSE_BYTES = 0.5 + 0.0625
 """Storage of 2:4 weights over dense 16-bit ones: half the values and two bits of position for each."""
@@ -43,12 +47,23 @@ class Plan:
     Attributes
     ----------
     rows : list of list of float
-    owner, times : list
-        Kernel that a row belongs to, and how often the row runs per execution.
-    operands : list of (float, float)
-        Bytes per element of the tile tables, by index.
+    owner, times, launches, choice : list
+        Kernel that a row belongs to, how often the row runs and is launched per execution, and which of the
+        kernel's algorithms it is part of: the fastest is taken.
+    algorithms : dict
+        Kernel index to the names of its algorithms, where it has several or a special one.
+    serial_s : dict
+        Kernel index to what its first algorithm takes beside its rows [s].
+    operands : list of tuple
+        Arguments of the tile tables, by index.
+    constants : dict
+        Row to its constants, where they are not those of plain products.
+    convolutions : list of (int, tuple)
+        Kernel index and record of `conv.Layers`, not yet rows.
     attention : dict
-        Kernel index to (shape, FLOP per SM and clock, clock).
+        Kernel index to (row of the attention kernel, constants).
+    grouped : dict
+        Kernel index of a grouped product to its constants.
     link : dict
         Kernel index to (transfer, latency) [s].
     analytic : list of (float, float)
@@ -62,25 +77,45 @@ class Plan:
     rows: list[list[float]] = field(default_factory=list)
     owner: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    operands: list[tuple[float, float]] = field(default_factory=list)
-    attention: dict[int, tuple[AttentionShape, float, float]] = field(default_factory=dict)
+    launches: list[float] = field(default_factory=list)
+    choice: list[int] = field(default_factory=list)
+    algorithms: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    serial_s: dict[int, float] = field(default_factory=dict)
+    operands: list[C.TableKey] = field(default_factory=list)
+    convolutions: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)
+    constants: dict[int, ProductModel] = field(default_factory=dict)
+    attention: dict[int, tuple[list[float], AttentionModel]] = field(default_factory=dict)
+    grouped: dict[int, MoeModel] = field(default_factory=dict)
     link: dict[int, tuple[float, float]] = field(default_factory=dict)
     analytic: list[tuple[float, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     flops: list[float] = field(default_factory=list)
     vector_ops: list[float] = field(default_factory=list)
 
-    def table(self, bytes_a: float, bytes_b: float) -> float:
-        """Index of the tile table for operands of these widths."""
-        pair = (bytes_a, bytes_b)
-        if pair not in self.operands:
-            self.operands.append(pair)
-        return float(self.operands.index(pair))
+    def table(self, *keys: C.TableKey) -> float:
+        """Index of the first of some tile tables that stand next to each other."""
+        count = len(keys)
+        for start in range(len(self.operands) - count + 1):
+            if tuple(self.operands[start : start + count]) == keys:
+                return float(start)
+        self.operands += keys
+        return float(len(self.operands) - count)
 
-    def add(self, kernel: int, row: list[float], times: float = 1.0) -> None:
+    def add(
+        self,
+        kernel: int,
+        row: list[float],
+        times: float = 1.0,
+        *,
+        launches: float | None = None,
+        choice: int = 0,
+    ) -> None:
+        """Add a row that runs `times` per execution, each with a launch unless `launches` says otherwise."""
         self.rows.append(row)
         self.owner.append(kernel)
         self.times.append(times)
+        self.launches.append(times if launches is None else launches)
+        self.choice.append(choice)
 
 
 @dataclass(frozen=True)
@@ -109,9 +144,11 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
     need, kernels, bytes_of, groups = _prepared(graph, joining_rule(options.stack))
     plan = Plan()
     localities = _localities(groups, bytes_of, options.cold)
+    appends = any(op.kind == "kv_write" for op in graph.ops)
     for index, (kernel, traffic, locality) in enumerate(zip(kernels, bytes_of, localities)):
-        _plan_kernel(plan, index, kernel, traffic, locality, device, options)
-    evidence = device.quantities["kernels.product.ramp"]
+        _plan_kernel(plan, index, kernel, traffic, locality, device, options, appends)
+    _plan_convolutions(plan, device, options)
+    evidence = device.quantities["kernels.product.launch_cycles"]
     notes = [f"kernel constants {evidence.status}: {evidence.source}"]
     if not options.cold:
         notes.append(
@@ -194,12 +231,20 @@ def _localities(groups: tuple[Group, ...], traffic: tuple[float, ...], cold: boo
 
 
 def _plan_kernel(
-    plan: Plan, index: int, kernel: Kernel, traffic: float, at: Locality, device: Any, options: Options
+    plan: Plan,
+    index: int,
+    kernel: Kernel,
+    traffic: float,
+    at: Locality,
+    device: Any,
+    options: Options,
+    appends: bool,
 ) -> None:
     anchor = kernel.anchor
     work = anchor.work
     memory_s = traffic / device.memory.bandwidth_bytes_per_s
-    vector_ops = sum(op.work.vector_ops for op in kernel.ops)
+    folded = stack_of(options.stack).folds_norms and anchor.kind in ("conv", "matmul")
+    vector_ops = sum(op.work.vector_ops for op in kernel.ops if not (folded and op.kind == "batch_norm"))
     flops = work.flops
     plan.flops.append(flops)
     plan.vector_ops.append(vector_ops)
@@ -218,7 +263,8 @@ def _plan_kernel(
     rate, clock, tensor = product_rate(device, operand.name)
     plan.names.append(operand.name)
     if anchor.kind in ("attention", "mla_attention"):
-        plan.attention[index] = (_attention_shape(kernel, traffic, at, device), rate, clock)
+        row = _attention_row(kernel, traffic, at, rate, clock, appends)
+        plan.attention[index] = (row, _attention_constants(kernel, device, options.stack))
         plan.analytic.append((flops / (rate * clock * device.sm.count), memory_s))
         return
     sparse = (
@@ -234,46 +280,82 @@ def _plan_kernel(
         memory_s = traffic / device.memory.bandwidth_bytes_per_s
     plan.analytic.append((flops / (rate * clock * device.sm.count), memory_s))
     vector = vector_rate(device, anchor.outputs[0].precision.name)
-    if anchor.kind == "conv" and _is_depthwise(anchor):
-        row = _stream_row(kernel, traffic, at, vector_ops + flops / 2.0, device)
-        plan.add(index, row)
-        return
     if anchor.kind in ("lstm", "gru"):
-        _plan_recurrent(plan, index, kernel, traffic, at, rate, clock, vector, vector_ops)
+        plan_recurrent(plan, index, kernel, traffic, at, (rate, clock, vector), device, options.stack)
         return
     nest = work.nests[0]
     left, right = anchor.inputs[0], anchor.inputs[1]
     bytes_a, bytes_b = left.precision.bytes_per_element, right.precision.bytes_per_element
     m, n, k = nest.m, nest.n, nest.k
-    if anchor.kind == "conv" and tensor:
-        channels = nest.k_loops["c"]
-        k = k // channels * _aligned(channels)
-        n = _aligned(n)
     a_bytes = left.size_bytes
     b_bytes = right.size_bytes
+    if anchor.kind == "conv":  # strides wider than the filter skip pixels
+        a_bytes = work.bytes_read - sum(t.size_bytes for t in anchor.inputs[1:])
     if anchor.kind == "grouped_matmul":
         b_bytes = max(0.0, work.bytes_read - a_bytes)
+        name = format_name(right.precision, left.precision)
+        few = int(anchor.attribute("top_k")) < FEW
+        plan.grouped[index] = moe_model(device, options.stack, name, few, True)
     if sparse:
         b_bytes *= SPARSE_BYTES
     c_bytes = sum(t.size_bytes for t in kernel.outputs)
     extra = max(0.0, traffic - a_bytes - b_bytes - c_bytes)
     bytes_c = c_bytes / max(1.0, float(nest.batch) * m * n)
-    sizes = (nest.batch, m, n, k)
-    widths = (bytes_a, bytes_b, bytes_c)
     moved = (a_bytes, b_bytes, c_bytes, extra)
     distances = (at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs)
-    rest = (vector_ops, vector, plan.table(bytes_a, bytes_b), nest.share)
-    plan.add(index, [R.MATRIX, *sizes, *widths, rate, clock, *moved, *distances, *rest])
+    if anchor.kind == "conv":
+        keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, bytes_b, tensor)
+        units = (bytes_a, bytes_b, rate, clock, float(tensor), vector_ops, vector, plan.table(*keys))
+        tiles = _winograd_tiles(anchor, operand.name, tensor)
+        record = (*_window(anchor, m), *moved, *distances, *units, *tiles)
+        plan.convolutions.append((index, record))
+        return
+    sizes = (nest.batch, m, n, k)
+    widths = (bytes_a, bytes_b, bytes_c)
+    rest = (vector_ops, vector, plan.table((bytes_a, bytes_b, STEP_BYTES, TILES)), nest.share)
+    kind = R.MATRIX
+    if anchor.kind == "matmul" and right.role == "weight":
+        constants, splits = product_constants(device, options.stack, right.precision, left.precision)
+        kind = R.MATRIX if splits else R.UNSPLIT
+        if constants is not device.kernels.product:
+            plan.constants[len(plan.rows)] = constants
+    plan.add(index, [kind, *sizes, *widths, rate, clock, *moved, *distances, *rest])
 
 
-def _aligned(channels: int) -> int:
-    return -(-channels // CHANNEL_ALIGNMENT) * CHANNEL_ALIGNMENT
+def _window(op: Op, pixels: int) -> tuple[float, ...]:
+    """Groups, pixels, filters, channels, kernel positions and stride of a convolution."""
+    nest = op.work.nests[0]
+    channels = nest.k_loops["c"]
+    stride = max(op.attribute("stride", (1,)))
+    return tuple(map(float, (nest.batch, pixels, nest.n, channels, nest.k // channels, stride)))
 
 
-def _is_depthwise(op: Op) -> bool:
-    """With fewer input channels per group than a fragment is deep, a convolution runs on the vector lanes."""
-    groups = op.attribute("groups", 1)
-    return groups > 1 and op.inputs[0].shape[1] // groups < CHANNEL_ALIGNMENT
+def _winograd_tiles(op: Op, name: str, tensor: bool) -> tuple[float, float]:
+    """Winograd tiles of a two-dimensional fp32 convolution of stride one on the vector units."""
+    x, w, y = op.inputs[0], op.inputs[1], op.outputs[0]
+    ones = all(v == 1 for key in ("stride", "dilation") for v in op.attribute(key, (1,)))
+    plain = ones and not op.attribute("transposed", False) and op.attribute("groups", 1) == 1
+    if len(x.shape) != 4 or tensor or name != "fp32" or not plain:
+        return 0.0, 0.0
+    kernel, size = (w.shape[2], w.shape[3]), (y.shape[2], y.shape[3])
+    large, small = C.winograd_tiles(kernel, size, float(x.shape[0]), True)
+    return float(large), float(small)
+
+
+def _plan_convolutions(plan: Plan, device: Any, options: Options) -> None:
+    """Rows of all convolutions of the graph at once."""
+    if not plan.convolutions:
+        return
+    layers = C.Layers.of([record for _, record in plan.convolutions])
+    indices = [index for index, _ in plan.convolutions]
+    made = C.kernels_of(layers, C.conv_model(device, options.stack), planar=stack_of(options.stack).planar)
+    columns = (made.rows.tolist(), made.owner.tolist(), made.launches.tolist(), made.algorithm.tolist())
+    for row, owner, launches, algorithm in zip(*columns):
+        plan.add(indices[owner], row, launches=launches, choice=algorithm)
+    for index, flops in zip(indices, C.least_flops(layers).tolist()):
+        plan.algorithms[index] = C.ALGORITHMS
+        compute, memory = plan.analytic[index]
+        plan.analytic[index] = (compute * flops / plan.flops[index], memory)
 
 
 def _stream_row(kernel: Kernel, traffic: float, at: Locality, vector_ops: float, device: Any) -> list[float]:
@@ -296,65 +378,46 @@ def _stream_row(kernel: Kernel, traffic: float, at: Locality, vector_ops: float,
     return row
 
 
-def _plan_recurrent(
-    plan: Plan,
-    index: int,
-    kernel: Kernel,
-    traffic: float,
-    at: Locality,
-    rate: float,
-    clock: float,
-    vector: float,
-    vector_ops: float,
-) -> None:
-    """The input product of all steps at once, then a small product per step whose weights stay in the L2."""
-    x, w_ih, w_hh = kernel.anchor.inputs[:3]
-    ahead, step = kernel.anchor.work.nests
-    bytes_a, bytes_b = x.precision.bytes_per_element, w_ih.precision.bytes_per_element
-    written = sum(t.size_bytes for t in kernel.outputs)
-    extra = max(0.0, traffic - x.size_bytes - w_ih.size_bytes - written)
-    widths = (bytes_a, bytes_b, bytes_a)
-    table = plan.table(bytes_a, bytes_b)
-    sizes = (ahead.batch, ahead.m, ahead.n, ahead.k)
-    moved = (x.size_bytes, w_ih.size_bytes, written, extra)
-    distances = (at.left, at.weights, at.outputs, at.weights)
-    rest = (0.0, vector, table, 1.0)
-    plan.add(index, [R.MATRIX, *sizes, *widths, rate, clock, *moved, *distances, *rest])
-    state = step.batch * step.m * step.k * bytes_a
-    sizes = (step.batch, step.m, step.n, step.k)
-    moved = (state, w_hh.size_bytes, state, 0.0)
-    distances = (0.0, w_hh.size_bytes + 2.0 * state, 0.0, 0.0)
-    rest = (vector_ops / step.steps, vector, table, 1.0)
-    plan.add(index, [R.MATRIX, *sizes, *widths, rate, clock, *moved, *distances, *rest], float(step.steps))
-
-
-def _attention_shape(kernel: Kernel, traffic: float, at: Locality, device: Any) -> AttentionShape:
-    """Geometry of a fused attention kernel; what its producers left in the L2 is not read from memory."""
+def _attention_row(
+    kernel: Kernel, traffic: float, at: Locality, rate: float, clock: float, appends: bool
+) -> list[float]:
+    """Geometry of a fused attention kernel; a graph with `kv_write` operators appends to its cache there."""
     anchor = kernel.anchor
-    scores, values = anchor.work.nests
-    capacity = device.l2.capacity_bytes * device.kernels.product.l2_share
-    query = anchor.inputs[0]
-    cached = sum(t.size_bytes for t in anchor.inputs[1:] if t.role == "kv")
+    query, keys = anchor.inputs[:2]
+    latent = anchor.kind == "mla_attention"
+    batch, heads, tokens, width = query.shape
+    shared = 1 if latent else keys.shape[1]
+    out_width = anchor.outputs[0].shape[3]
+    cached = any(t.role == "kv" for t in anchor.inputs[1:])
     written = sum(t.size_bytes for t in kernel.outputs)
-    fresh = max(0.0, traffic - query.size_bytes - written - cached)
-    cached = traffic - query.size_bytes - written - fresh
-    dram = (
-        query.size_bytes * (1 - resident_share(capacity, at.left))
-        + fresh * (1 - resident_share(capacity, at.extra))
-        + cached * (1 - resident_share(capacity, at.weights))
-        + written * (1 - resident_share(capacity, at.outputs))
-    )
-    key_bytes = prod(anchor.inputs[1].shape) * anchor.inputs[1].precision.bytes_per_element
-    return AttentionShape(
-        scores.batch,
-        scores.m,
-        scores.n,
-        scores.k,
-        values.n,
-        scores.share,
-        anchor.inputs[1].precision.bytes_per_element,
-        dram,
-        key_bytes,
+    widths = width if latent else width + out_width
+    fresh = 0.0 if appends else float(batch * shared * tokens * widths) * query.precision.bytes_per_element
+    row = [0.0] * A.WIDTH
+    row[A.BATCH], row[A.KV_HEADS], row[A.GROUP] = batch, shared, heads / shared
+    row[A.QUERIES], row[A.KEYS] = tokens, keys.shape[-2]
+    row[A.SCORE_WIDTH], row[A.VALUE_WIDTH] = width, out_width
+    row[A.CAUSAL] = float(bool(anchor.attribute("causal", False)))
+    row[A.WINDOW] = float(anchor.attribute("window") or 0)
+    row[A.KEY_BYTES], row[A.RATE], row[A.CLOCK] = widths * keys.precision.bytes_per_element, rate, clock
+    row[A.Q_BYTES], row[A.FRESH_Q_BYTES], row[A.FRESH_KV_BYTES] = query.size_bytes, query.size_bytes, fresh
+    row[A.KV_BYTES] = max(0.0, traffic - query.size_bytes - written)
+    row[A.OUT_BYTES] = written
+    row[A.Q_DISTANCE], row[A.KV_DISTANCE] = at.left, at.weights if cached else at.extra
+    row[A.OUT_DISTANCE] = at.outputs
+    return row
+
+
+def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionModel:
+    query, keys = kernel.anchor.inputs[:2]
+    latent = kernel.anchor.kind == "mla_attention"  # all heads are rows of one product, in every stack
+    return attention_model(
+        device,
+        stack,
+        decode=query.shape[2] == 1,
+        format_bits=(float(query.precision.bits), float(keys.precision.bits)),
+        group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],
+        width=query.shape[3],
+        window=kernel.anchor.attribute("window") is not None,
     )
 
 
@@ -368,5 +431,5 @@ def resident_share(capacity: float, distance: float) -> float:
 def as_arrays(plan: Plan, device: Any) -> tuple[np.ndarray, np.ndarray]:
     """Rows and stacked tile tables for the numba kernel."""
     rows = np.array(plan.rows, dtype=np.float64) if plan.rows else np.zeros((0, R.WIDTH))
-    tables = [tile_table(device, a, b) for a, b in plan.operands] or [tile_table(device, 2.0, 2.0)]
+    tables = [tile_table(device, *key) for key in plan.operands] or [tile_table(device, 2.0, 2.0)]
     return rows, np.stack(tables)

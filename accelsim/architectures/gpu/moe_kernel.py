@@ -13,20 +13,26 @@ from numba import njit
 from accelsim.architectures.gpu.sm import clock_scale, joined, resident
 
 # Columns of the device array, see `moe.device_numbers`.
-SMS, CLOCK, RATE, DRAM_RATE, DRAM_LATENCY, L2_RATE, L2_LATENCY, L2_CAPACITY, SHARED_LOADS, HEADROOM, HALF = range(11)
+SMS, CLOCK, RATE, DRAM_RATE, DRAM_LATENCY, L2_RATE, L2_LATENCY, L2_CAPACITY, SHARED_LOADS, HEADROOM, HALF = (
+    range(11)
+)
 # Constants of plain products that carry over.
-TENSOR, PROLOGUE, PORT, EPILOGUE, SHARED, LATENCIES, STEP, OVERLAP, FLOP_J, BYTE_J = range(11, 21)
-NUMBERS = 21
+TENSOR, PROLOGUE, PORT, EPILOGUE, SHARED, LATENCIES, STEP, FLOP_J, BYTE_J, OVERHEAD = range(11, 21)
+TILE_COSTS = 21  # the first of them
 
 # Columns of a row.
-KEY, HIDDEN, WIDTH, GATED, EXPERTS, BYTES_A, BYTES_B, BYTES_C = range(8)
-ROW = 8
+KEY, HIDDEN, WIDTH, GATED, EXPERTS, ROUTED, BYTES_A, BYTES_B, BYTES_C = range(9)
+ROW = 9
 
 # Columns of the constants, in the order of `MoeModel`.
-FIXED, UNGATED, ROW_BYTES, EFFICIENCY, DRAM, STEP_SHARE, PAD, SPREAD, EXPERT = range(9)
+FIXED, UNGATED, SORT, ROW_BYTES, OTHERS, EFFICIENCY, DRAM, STEP_SHARE, PAD, CAP, JOIN, EXPERT = range(12)
 
-OUT_S, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = range(6)
-OUT = 6
+SORT_ROWS = 256.0
+"""Routed rows at which half of the cost of sorting them is there."""
+
+# Output: the first six add up over kernels, as in `rows`; tile and waves are those of the last product.
+OUT_S, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES, OUT_TILE, OUT_WAVES = range(8)
+OUT = 8
 
 CLASSES = 24
 """Most different loads that the experts of a rank are sorted into."""
@@ -43,7 +49,7 @@ def power_law_loads(tokens, experts, topk, exponent):  # type: ignore[no-untyped
 
     The law is x^-exponent between 1 and 0.8 tokens, or between 0.01 and 2 where there are fewer rows than
     experts, as the measured tables were made. No expert has more rows than there are tokens; what is cut goes
-    to the others. Whole numbers: the largest take what rounding leaves.
+    to the others.
     """
     total = tokens * topk
     low, high = (1.0, max(0.8 * tokens, 1.0001)) if total > experts else (0.01, 2.0)
@@ -55,6 +61,7 @@ def power_law_loads(tokens, experts, topk, exponent):  # type: ignore[no-untyped
             loads[i] = low * (high / low) ** u
         else:
             loads[i] = ((high**power - low**power) * u + low**power) ** (1.0 / power)
+    loads *= total / loads.sum()
     for _ in range(8):
         capped, free = 0.0, 0.0
         for x in loads:
@@ -71,22 +78,19 @@ def power_law_loads(tokens, experts, topk, exponent):  # type: ignore[no-untyped
                 done = False
         if done:
             break
-    rounded = 0.0
+    # Whole numbers with the right sum: round up from the fraction that gives it.
+    least, most = 0.0, 1.0
+    for _ in range(40):
+        shift = 0.5 * (least + most)
+        held = 0.0
+        for x in loads:
+            held += min(np.floor(x + shift), float(tokens))
+        if held > total:
+            most = shift
+        else:
+            least = shift
     for i in range(experts):
-        loads[i] = np.round(loads[i])
-        rounded += loads[i]
-    rest = int(total - rounded)
-    step = 1.0 if rest > 0 else -1.0
-    left = abs(rest)
-    while left > 0:
-        moved = False
-        for i in range(experts):
-            if left > 0 and 0.0 <= loads[i] + step <= tokens:
-                loads[i] += step
-                left -= 1
-                moved = True
-        if not moved:
-            break
+        loads[i] = min(np.floor(loads[i] + least), float(tokens))
     return loads
 
 
@@ -127,7 +131,7 @@ def load_classes(key, out):  # type: ignore[no-untyped-def]
     out[:] = 0.0
     tokens, experts, topk, ranks, exponent = int(key[0]), int(key[1]), int(key[2]), int(key[3]), key[4]
     each = experts // ranks
-    if exponent <= 0.0:
+    if exponent <= 0.0 or tokens == 1:  # one token visits other ranks before one twice
         rows = math.ceil(tokens * topk / ranks)
         least = rows // each
         more = rows - least * each
@@ -138,10 +142,13 @@ def load_classes(key, out):  # type: ignore[no-untyped-def]
     if ranks > 1:
         loads = _heaviest(loads, ranks)
     groups = min(CLASSES, each)
-    # The heavy experts keep a class of their own, the light tail shares the rest.
+    heavy = groups // 2
     start = 0
     for c in range(groups):
-        stop = c + 1 if c < groups // 2 else groups // 2 + (each - groups // 2) * (c + 1 - groups // 2) // (groups - groups // 2)
+        # The heavy experts keep a class of their own, the light ones share the rest.
+        stop = c + 1
+        if c >= heavy:
+            stop = heavy + (each - heavy) * (c + 1 - heavy) // (groups - heavy)
         held, active = 0.0, 0.0
         for i in range(start, stop):
             held += loads[i]
@@ -175,9 +182,12 @@ def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, 
     latency = d[DRAM_LATENCY] * d[CLOCK]
     dram_s = missed / (d[DRAM_RATE] * c[DRAM])
     best, best_main, best_fixed, best_l2 = np.inf, 0.0, 0.0, 0.0
+    rate = d[RATE] * min(1.0, d[TENSOR] * c[EFFICIENCY])
     for t in range(table.shape[0]):
         tile_m, tile_n, step_k, stages, fit = table[t]
         if stages < 1.0 or tile_n >= 4.0 * max(n, 16.0):
+            continue
+        if tile_m > c[CAP] or tile_n > c[CAP]:
             continue
         if tile_m < c[PAD] or (tile_m > c[PAD] and tile_m >= 4.0 * max(most, 16.0)):
             continue
@@ -190,24 +200,25 @@ def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, 
         together = min(fit, queue)
         rounds = math.ceil(queue / together)
         step_bytes = (tile_m * bytes_a + tile_n * bytes_b) * step_k
-        issue = 2.0 * tile_m * tile_n * step_k / (d[RATE] * d[TENSOR] * c[EFFICIENCY])
+        issue = 2.0 * tile_m * tile_n * step_k / rate
         operands = bytes_a / min(tile_n, 128.0) + bytes_b / min(tile_m, 64.0)
         supply = step_k * tile_m * tile_n * operands / d[SHARED]
-        step = max(issue, supply, step_bytes / (d[PORT] * d[SHARED_LOADS]))
-        wait = max(d[STEP], d[LATENCIES] * latency / stages) * c[STEP_SHARE]
+        step = max(issue, supply, step_bytes / d[PORT]) * d[TILE_COSTS + t] + d[OVERHEAD]
+        wait = max(d[STEP], d[LATENCIES] * latency / stages) * d[TILE_COSTS + t] * c[STEP_SHARE]
         epilogue = tile_m * tile_n * (d[EPILOGUE] / 16384.0 + bytes_c / d[PORT])
         l2_bytes = blocks * steps * step_bytes / d[SHARED_LOADS]
         main = max(queue * steps * step / d[CLOCK], l2_bytes / d[L2_RATE], rounds * steps * wait / d[CLOCK])
         main += (rounds - 1.0) * epilogue / d[CLOCK]
         fixed = (d[PROLOGUE] * latency + epilogue) / d[CLOCK]
-        total = joined(main, dram_s, d[OVERLAP]) + fixed
+        total = joined(main, dram_s, c[JOIN]) + fixed
         if total < best:
             best, best_main, best_fixed, best_l2 = total, main, fixed, l2_bytes
+            out[OUT_TILE], out[OUT_WAVES] = t, blocks / (d[SMS] * together)
     if d[HEADROOM] > 0.0:
         busy = 2.0 * rows * n * k / best / (d[RATE] * d[SMS] * d[CLOCK])
         power = busy * d[HALF] * d[SMS] * d[CLOCK] * d[FLOP_J] + missed / best * d[BYTE_J]
         best_main /= clock_scale(power / d[HEADROOM])
-    out[OUT_S] += joined(best_main, dram_s, d[OVERLAP])
+    out[OUT_S] += joined(best_main, dram_s, c[JOIN])
     out[OUT_FIXED] += best_fixed
     out[OUT_COMPUTE] += best_main
     out[OUT_DRAM_S] += dram_s
@@ -243,9 +254,10 @@ def moe_layers(rows, classes, table, d, c, copies, out):  # type: ignore[no-unty
         hidden, width = r[HIDDEN], r[WIDTH]
         up = width * (1.0 + r[GATED])
         weights = active * (up + width) * hidden * r[BYTES_B]
-        around = held * (hidden + width) * c[ROW_BYTES]
+        handled = held + c[OTHERS] * max(0.0, r[ROUTED] - held)
+        around = handled * (hidden + width) * c[ROW_BYTES]
         missing = 1.0 - resident(d[L2_CAPACITY], weights * copies + around)
-        activations = held * (hidden + up + width) * r[BYTES_C]
+        activations = handled * (hidden + up + width) * r[BYTES_C]
         far = 1.0 - resident(d[L2_CAPACITY], activations + weights)
         first = active * up * hidden * r[BYTES_B] * missing
         second = active * width * hidden * r[BYTES_B] * missing
@@ -259,3 +271,4 @@ def moe_layers(rows, classes, table, d, c, copies, out):  # type: ignore[no-unty
         out[i, OUT_DRAM_BYTES] += around * far
         out[i, OUT_L2_BYTES] += around
         out[i, OUT_FIXED] += c[FIXED] + c[EXPERT] * r[EXPERTS] + c[UNGATED] * (1.0 - r[GATED])
+        out[i, OUT_FIXED] += c[SORT] * r[ROUTED] / (r[ROUTED] + SORT_ROWS)

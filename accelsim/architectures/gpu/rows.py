@@ -13,8 +13,9 @@ A_DISTANCE, B_DISTANCE, C_DISTANCE, EXTRA_DISTANCE = range(14, 18)
 VECTOR_OPS, VECTOR_RATE, TABLE, SHARE = range(18, 22)
 WIDTH = 22
 
-STREAM, MATRIX = 0.0, 1.0
-"""KIND: a kernel bound by memory or vector arithmetic, or a tiled product."""
+STREAM, MATRIX, UNSPLIT = 0.0, 1.0, 2.0
+"""KIND: a kernel bound by memory or vector arithmetic, a tiled product, or one that never splits its
+reduction."""
 
 # Output that adds up over rows: overlapped compute and DRAM time, what does not overlap, compute (or on-chip)
 # time, DRAM time [s]; traffic [B].

@@ -12,17 +12,19 @@ import numpy as np
 from numba import njit
 
 from accelsim.architectures.gpu import rows as R
+from accelsim.architectures.gpu.tiles import TILES
 
 _COMPUTE, _MEMORY, _L2, _LATENCY = 0.0, 1.0, 2.0, 3.0  # indices in rows.BOUNDS
 
 # Columns of the device array.
 _SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY = range(6)
-_HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER = range(6, 10)
+_HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J = range(6, 12)
 
 # Columns of the constants array, in the order of `ProductModel`.
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
-_STEP_LATENCIES, _STEP_CYCLES, _SPLIT_S, _SPLIT_SHARE, _OVERLAP, _FLOP_J, _BYTE_J, _CACHE = range(9, 17)
-_HITS = 17
+_STEP_LATENCIES, _STEP_CYCLES, _SPLIT, _SPLIT_SHARE, _OVERLAP, _MACS, _BYTE_J, _CACHE = range(9, 17)
+_HITS, _VECTOR_LATENCIES, _VECTOR_BYTES, _OVERHEAD, _TILE = range(17, 22)
+_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES = range(_TILE + len(TILES), _TILE + len(TILES) + 5)
 
 
 @njit(cache=True)
@@ -101,6 +103,11 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
     reuse_a = min(1.0, a_bytes / (batch * m * k * width_a))
     reuse_b = min(1.0, b_bytes / (batch * n * k * width_b))
     best = np.inf
+    port = c[_PORT] * d[_PORT_SCALE]
+    unpack = c[_UNPACK] / 1024.0 if width_b < width_a else 0.0
+    l2_rate = d[_L2_RATE] * c[_FABRIC]
+    if min(m, n) <= 1.0 and r[R.KIND] == R.MATRIX and reuse_a > 0.999:  # not the windows of a convolution
+        best = _vector_product(r, d, c, latency, first, dram_rate, l2_rate, vector_s, out)
     from_l2 = 1.0 - c[_HITS] * (1.0 - reuse_a)
     for t in range(table.shape[0]):
         tile_m, tile_n, step_k, stages, fit = table[t]
@@ -111,31 +118,33 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
         issue = 2.0 * tile_m * tile_n * step_k / (r[R.RATE] * c[_TENSOR])
         operands = width_a / min(tile_n, 128.0) + width_b / min(tile_m, 64.0)
         supply = step_k * tile_m * tile_n * operands / c[_SHARED]
-        step = max(issue, supply, step_bytes / (c[_PORT] * d[_CLUSTER]))
-        step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages)
-        epilogue = tile_m * tile_n * (c[_EPILOGUE] / 16384.0 + r[R.BYTES_C] / c[_PORT])
+        step = max(issue, supply, step_bytes / port) * c[_TILE + t]
+        step += c[_OVERHEAD] + unpack * tile_n * step_k
+        step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages) * c[_TILE + t]
+        epilogue = tile_m * tile_n * (c[_EPILOGUE] / 16384.0 + r[R.BYTES_C] / port)
         grid_m, grid_n = math.ceil(m / tile_m), math.ceil(n / tile_n)
         tiles = batch * grid_m * grid_n
-        steps = math.ceil(k / step_k)
+        steps = math.ceil(2.0 * k / step_k) / 2.0  # the last one may be half
         for split in splits:
-            if split > 1.0 and (steps < 4.0 * split or tiles > 2.0 * sms):
+            if split > 1.0 and (r[R.KIND] == R.UNSPLIT or steps < 2.0 * split or tiles > 2.0 * sms):
                 break
             blocks = tiles * split
             queue = math.ceil(blocks / sms)
             together = min(fit, queue)
             rounds = math.ceil(queue / together)
-            own = math.ceil(steps / split)
+            own = math.ceil(2.0 * steps / split) / 2.0
             l2_bytes = blocks * own * step_bytes * share / d[_CLUSTER]
-            l2_s = l2_bytes / (d[_L2_RATE] * c[_FABRIC])
+            l2_s = (l2_bytes + r[R.C_BYTES]) / l2_rate
             issue_s = queue * own * step * share / clock
             wait_s = rounds * own * step_latency * share / clock
-            main = max(issue_s, l2_s, wait_s) + (rounds - 1.0) * epilogue / clock
+            # Elementwise work of a block hides behind the main loops of others, but for the last round.
+            main = max(issue_s, l2_s, wait_s, vector_s) + (rounds - 1.0) * epilogue / clock
             merge_s = 0.0
             if split > 1.0:
                 partial = split * batch * m * n * 8.0  # 32-bit sums, written and read
                 l2_bytes += partial
-                merge_s = c[_SPLIT_S] + partial / (d[_L2_RATE] * c[_SPLIT_SHARE])
-            fixed = merge_s + (c[_PROLOGUE] * latency_cycles + epilogue) / clock + vector_s
+                merge_s = c[_SPLIT] / clock + partial / (d[_L2_RATE] * c[_SPLIT_SHARE])
+            fixed = merge_s + (c[_PROLOGUE] * latency_cycles + epilogue) / clock + vector_s / rounds
             if max(main, first / dram_rate) + fixed >= best:
                 continue
             # A wave covers a patch of tiles as square as the grid allows; blocks of a patch share loads.
@@ -176,12 +185,55 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
+def _vector_product(r, d, c, latency, first, dram_rate, l2_rate, vector_s, out):  # type: ignore[no-untyped-def]
+    """A matrix-vector kernel: groups of threads read the rows of the matrix once, without tiles."""
+    touched = r[R.A_BYTES] + r[R.B_BYTES] + r[R.C_BYTES]
+    main = touched / l2_rate
+    dram_s = first / dram_rate
+    row_bytes = r[R.K] * max(r[R.BYTES_A], r[R.BYTES_B])
+    out[R.OUT_BODY] = joined(main, dram_s, c[_OVERLAP])
+    chain = c[_VECTOR_LATENCIES] + max(0.0, row_bytes / c[_VECTOR_BYTES] - 1.0)
+    out[R.OUT_FIXED] = latency * chain + vector_s
+    out[R.OUT_COMPUTE] = main
+    out[R.OUT_DRAM_S] = dram_s
+    out[R.OUT_DRAM_BYTES] = first
+    out[R.OUT_L2_BYTES] = touched
+    out[R.OUT_TILE] = -1.0
+    out[R.OUT_SPLIT] = 1.0
+    out[R.OUT_WAVES] = 0.0
+    out[R.OUT_BOUND] = _MEMORY if dram_s >= main else _L2
+    return out[R.OUT_BODY] + out[R.OUT_FIXED]
+
+
+@njit(cache=True)
+def _quantise(r, d, c, out):  # type: ignore[no-untyped-def]
+    """Scales and narrow values of 16-bit activations, by a kernel of its own before the product."""
+    capacity = d[_L2_CAPACITY] * c[_CACHE]
+    dram_rate = d[_DRAM_RATE] * min(d[_DRAM_SHARE], c[_DRAM])
+    rows = r[R.BATCH] * r[R.M]
+    touched = rows * r[R.K] * (2.0 + r[R.BYTES_A])
+    missed = touched * (1.0 - resident(capacity, touched + r[R.B_BYTES] + r[R.C_BYTES]))
+    if r[R.A_DISTANCE] == np.inf:
+        missed = touched
+    row_s = (c[_QUANTISE_ROW] + r[R.K] * c[_ELEMENT]) / r[R.CLOCK]
+    main = max(touched * c[_PASSES] / (d[_L2_RATE] * c[_FABRIC]), max(1.0, rows / d[_SMS]) * row_s)
+    dram_s = missed * c[_PASSES] / dram_rate
+    out[R.OUT_BODY] += joined(main, dram_s, c[_OVERLAP])
+    out[R.OUT_FIXED] += c[_QUANTISE] / r[R.CLOCK]
+    out[R.OUT_COMPUTE] += main
+    out[R.OUT_DRAM_S] += dram_s
+    out[R.OUT_DRAM_BYTES] += missed * c[_PASSES]
+    out[R.OUT_L2_BYTES] += touched * c[_PASSES]
+
+
+@njit(cache=True)
 def _govern(r, d, c, out):  # type: ignore[no-untyped-def]
     """Lower the clock until the power fits the cap; DRAM keeps its speed."""
     total = out[R.OUT_BODY] + out[R.OUT_FIXED]
     flops = 2.0 * r[R.BATCH] * r[R.M] * r[R.N] * r[R.K] * r[R.SHARE]
     busy = flops / total / (r[R.RATE] * d[_SMS] * r[R.CLOCK])
-    power_w = busy * d[_HALF] * d[_SMS] * r[R.CLOCK] * c[_FLOP_J] + out[R.OUT_DRAM_BYTES] / total * c[_BYTE_J]
+    tensor_w = busy * d[_HALF] * d[_SMS] * r[R.CLOCK] * c[_MACS] * d[_SWITCHED_J]
+    power_w = tensor_w + out[R.OUT_DRAM_BYTES] / total * c[_BYTE_J]
     scale = clock_scale(power_w / d[_HEADROOM])
     out[R.OUT_SCALE] = scale
     if scale < 1.0:
@@ -223,3 +275,5 @@ def cost_rows(rows, tables, splits, d, c, governor, out):  # type: ignore[no-unt
             _product(r, tables[int(r[R.TABLE])], splits, d, c, misses, out[i])
             if governor and d[_HEADROOM] > 0.0:
                 _govern(r, d, c, out[i])
+            if c[_QUANTISE] > 0.0 or c[_PASSES] > 0.0:
+                _quantise(r, d, c, out[i])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,23 @@ import numpy.typing as npt
 
 from accelsim.architectures.base import Options
 from accelsim.architectures.gpu import rows as R
+from accelsim.architectures.gpu.attention import BOUNDS as ATTENTION_BOUNDS
+from accelsim.architectures.gpu.attention import attention_rows
+from accelsim.architectures.gpu.collectives import TABLE_NAMES, collective_rows, ring_steps
+from accelsim.architectures.gpu.conv_table import BOUND_NAMES as CONV_BOUNDS
+from accelsim.architectures.gpu.conv_table import conv_rows
 from accelsim.architectures.gpu.cost import SPLIT_ARRAY, device_array
-from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s
+from accelsim.architectures.gpu.formats import product_constants
+from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
 from accelsim.architectures.gpu.lower import ISOLATED_COPIES
+from accelsim.architectures.gpu.moe import moe_rows
 from accelsim.architectures.gpu.rates import product_rate, wider
+from accelsim.architectures.gpu.recurrent_table import recurrent_rows
 from accelsim.architectures.gpu.tiles import tile_table
-from accelsim.architectures.opwork import output_bytes
+from accelsim.architectures.opwork import op_work, output_bytes
 from accelsim.architectures.single import Lowering, OpTable, predict_by_graph
 from accelsim.core.precision import PrecisionPlan
+from accelsim.hardware.kernels import ProductModel
 
 Array = npt.NDArray[np.float64]
 
@@ -35,13 +44,20 @@ def predict(
 ) -> OpTable:
     """Predict rows of one operator.
 
-    Products take the fast path; rarer operators are lowered as graphs. Both cost the same rows.
+    Products, convolutions, attention, experts and collectives have tables; rarer operators are lowered as
+    graphs. Both cost the same rows.
 
     Raises
     ------
     InfeasibleError
         The device lacks the precision.
     """
+    if op == "moe":
+        return _experts(shapes, formats, device, options)
+    if op in TABLE_NAMES.values():
+        return _collectives(op, shapes, formats, device, options)
+    if op in _KERNELS:
+        return _in_chunks(op, shapes, formats, device, options)
     if op not in ("gemm", "bmm"):
         return predict_by_graph(architecture, op, shapes, formats, device, options)
     count = len(shapes["m"])
@@ -67,7 +83,7 @@ def _products(
     a, b, c = batch * m * k * width_a, batch * n * k * width_b, batch * m * n * width_c
     own = a + b + c
     rows = np.zeros((len(m), R.WIDTH))
-    rows[:, R.KIND] = R.MATRIX
+    blocks = s["scale_block"] if op == "gemm" and "scale_block" in s else np.zeros_like(m)
     for column, values in (
         (R.BATCH, batch), (R.M, m), (R.N, n), (R.K, k),
         (R.BYTES_A, width_a), (R.BYTES_B, width_b), (R.BYTES_C, width_c),
@@ -83,25 +99,36 @@ def _products(
         (R.EXTRA_DISTANCE, own),
     ):
         rows[:, column] = np.inf if options.cold else distance
-    out = cost_table(rows, tile_table(device, width_a, width_b), device, options)
+    tiles = tile_table(device, width_a, width_b)
+    out = np.empty((len(rows), R.OUT_WIDTH))
+    for block in np.unique(blocks):
+        at = blocks == block
+        constants, splits = device.kernels.product, True
+        if op == "gemm":
+            constants, splits = product_constants(
+                device, options.stack, right, formats.activation, float(block)
+            )
+        rows[at, R.KIND] = R.MATRIX if splits else R.UNSPLIT
+        out[at] = cost_table(rows[at], tiles, device, options, constants)
     return finished(out, device, options, _energy(2.0 * batch * m * n * k, out, product.name, device))
 
 
-def cost_table(rows: Array, tiles: Array, device: Any, options: Options) -> Array:
+def cost_table(
+    rows: Array, tiles: Array, device: Any, options: Options, model: ProductModel | None = None
+) -> Array:
     """Rows of one tile table costed by the numba kernel."""
     from accelsim.architectures.gpu.sm import cost_rows
 
     out = np.zeros((len(rows), R.OUT_WIDTH))
-    constants = device.kernels.product.array
+    constants = (model or device.kernels.product).array
     cost_rows(rows, tiles[None], SPLIT_ARRAY, device_array(device), constants, options.governor, out)
     return out
 
 
 def finished(out: Array, device: Any, options: Options, energy: Array) -> tuple[Array, Array, Array, Any]:
-    """Latency with launch and host, DRAM bytes, energy, and what limits each row; as
-    `cost._Writer.finish`."""
+    """Latency with launch and host, DRAM bytes, energy, and what limits each row."""
     body, fixed = out[:, R.OUT_BODY], out[:, R.OUT_FIXED]
-    launch = launch_gap_s(device, options.stack) + device.kernels.product.ramp_s
+    launch = launch_gap_s(device, options.stack) + ramp_s(device)
     total = body + fixed + launch
     bound = np.array(R.BOUNDS, dtype=object)[out[:, R.OUT_BOUND].astype(int)]
     bound = np.where(fixed > body, "latency", bound)
@@ -118,3 +145,73 @@ def _energy(flops: Array, out: Array, name: str, device: Any) -> Array:
         np.nan if v is None else float(v) for v in (e.mac_j.get(name), e.dram_byte_j, e.sram_byte_j)
     )
     return flops / 2.0 * mac + out[:, R.OUT_DRAM_BYTES] * dram + out[:, R.OUT_L2_BYTES] * l2
+
+
+def _attention(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
+    latency, bound, dram, _ = attention_rows(s, f, device, o.stack, o.cold, decode=op == "attention_decode")
+    return latency, np.array(ATTENTION_BOUNDS, dtype=object)[bound], dram
+
+
+def _convolution(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
+    latency, bound, dram = conv_rows(s, f, device, o.stack, o.cold)
+    return latency, np.array(CONV_BOUNDS, dtype=object)[bound], dram
+
+
+def _recurrent(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
+    latency, bound, dram = recurrent_rows(op, s, f, device, o.stack, o.cold)
+    return latency, np.array(CONV_BOUNDS, dtype=object)[bound], dram
+
+
+Answer = tuple[Array, Any, Array]
+_KERNELS: Mapping[str, Callable[..., Answer]] = {
+    "attention_prefill": _attention,
+    "attention_decode": _attention,
+    "conv2d": _convolution,
+    "lstm": _recurrent,
+    "gru": _recurrent,
+    "rnn": _recurrent,
+}
+
+
+def _in_chunks(
+    op: str, shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, options: Options
+) -> OpTable:
+    """Rows of a kernel family with a table of its own, some at a time."""
+    count = len(next(iter(shapes.values())))
+    latency, dram, energy = np.empty(count), np.empty(count), np.empty(count)
+    bound = np.empty(count, dtype=object)
+    mac, byte = device.energy.mac_j.get(formats.activation.name), device.energy.dram_byte_j
+    mac_j, byte_j = (np.nan if v is None else float(v) for v in (mac, byte))
+    for start in range(0, count, CHUNK):
+        part = slice(start, min(start + CHUNK, count))
+        sizes = {name: values[part] for name, values in shapes.items()}
+        latency[part], bound[part], dram[part] = _KERNELS[op](op, sizes, formats, device, options)
+        flops, _, _ = op_work(op, sizes, formats)
+        energy[part] = flops / 2.0 * mac_j + dram[part] * byte_j
+    return OpTable(latency, dram, energy, bound)
+
+
+def _experts(shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, options: Options) -> OpTable:
+    latency, bound, dram = moe_rows(shapes, formats, device, options.stack, options.cold)
+    rows = shapes["tokens"] * shapes["topk"] / shapes["expert_ranks"]
+    matrices = (2.0 + shapes["gated"]) * shapes["hidden"] * shapes["intermediate"] / shapes["tensor_ranks"]
+    mac, byte = (
+        device.energy.mac_j.get(wider(formats.activation, formats.weight).name),
+        device.energy.dram_byte_j,
+    )
+    mac_j, byte_j = (np.nan if v is None else float(v) for v in (mac, byte))
+    return OpTable(latency, dram, rows * matrices * mac_j + dram * byte_j, bound)
+
+
+def _collectives(
+    op: str, shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, options: Options
+) -> OpTable:
+    floats = not formats.activation.is_integer
+    size, ranks = shapes["bytes"], shapes["ranks"]
+    latency = collective_rows(op, size, ranks, device, options.stack, floats=floats)
+    byte = device.energy.dram_byte_j
+    part = size if op == "sendrecv" else size / ranks
+    sent = ring_steps(op, ranks) * part / device.link.bandwidth_bytes_per_s
+    bound = np.where(sent >= 0.5 * latency, "link", "latency").astype(object)
+    touched = 2.0 * size
+    return OpTable(latency, touched, touched * (np.nan if byte is None else float(byte)), bound)

@@ -38,16 +38,50 @@ WARP_REGISTERS = 4096
 CLUSTER_RATE = 4096
 """16-bit FLOP per SM and clock from which on thread blocks form clusters (Hopper and its successors)."""
 
+PORT_RATE, LEAST_RATE = 2048, 1024
+SWITCHING_SLOPE = 0.63
+
 COLUMNS = ("tile_m", "tile_n", "step_k", "stages", "blocks_per_sm")
 
 
+def half_rate(device: Any) -> float:
+    """16-bit FLOP per SM and clock, by which the paths that feed the tensor cores are sized."""
+    sm = device.sm
+    return float(sm.tensor_flop_per_clock.get("fp16") or sm.vector_flop_per_clock.get("fp16", 0.0))
+
+
+def port_scale(device: Any) -> float:
+    """What `l2_bytes_per_clock` is multiplied by: the 16-bit tensor rate over 2048 FLOP per SM and clock, and
+    no less than the first tensor cores had.
+    """
+    return max(half_rate(device), LEAST_RATE) / PORT_RATE
+
+
 def shared_loads(device: Any) -> float:
-    """Blocks that take one load from the L2 together: pairs of a cluster by multicast, or each for itself."""
-    return 2.0 if device.sm.tensor_flop_per_clock.get("fp16", 0.0) >= CLUSTER_RATE else 1.0
+    """Blocks that take one load from the L2 together: a cluster by multicast, two and more as the tensor rate
+    grows, or each for itself.
+    """
+    rate = device.sm.tensor_flop_per_clock.get("fp16", 0.0)
+    return float(rate) / PORT_RATE if rate >= CLUSTER_RATE else 1.0
+
+
+def switched_j(device: Any) -> float:
+    """Energy that `switched_macs` multiplies [J/FLOP]: a bare multiply-accumulate of 16 bits, less for larger
+    matrix instructions, whose operands travel less (exponent fitted over five families).
+    """
+    energy, rate = device.energy.mac_j, half_rate(device)
+    mac = energy.get("fp16") or energy.get("bf16") or 0.0
+    return float(mac) * (max(rate, 1.0) / CLUSTER_RATE) ** -SWITCHING_SLOPE
 
 
 @lru_cache(maxsize=128)
-def tile_table(device: Any, bytes_a: float, bytes_b: float) -> np.ndarray:
+def tile_table(
+    device: Any,
+    bytes_a: float,
+    bytes_b: float,
+    step_bytes: float = STEP_BYTES,
+    allowed: tuple[tuple[int, int], ...] = TILES,
+) -> np.ndarray:
     """Tiles that fit a device for operands of given width.
 
     Parameters
@@ -55,6 +89,10 @@ def tile_table(device: Any, bytes_a: float, bytes_b: float) -> np.ndarray:
     device : GpuDevice
     bytes_a, bytes_b : float
         Storage of one element of each operand [B].
+    step_bytes : float
+        Bytes of one operand row that a step loads [B].
+    allowed : tuple
+        Tiles that the library has.
 
     Returns
     -------
@@ -66,10 +104,10 @@ def tile_table(device: Any, bytes_a: float, bytes_b: float) -> np.ndarray:
     sm = device.sm
     rows = []
     for tile_m, tile_n in TILES:
-        step_k = STEP_BYTES / max(bytes_a, bytes_b)
+        step_k = step_bytes / max(bytes_a, bytes_b)
         step = (tile_m * bytes_a + tile_n * bytes_b) * step_k
         stages = min(STAGES, floor((sm.shared_memory_bytes - RESERVED_BYTES) / step))
-        if stages < 1:
+        if stages < 1 or (tile_m, tile_n) not in allowed:
             rows.append((tile_m, tile_n, step_k, 0.0, 0.0))
             continue
         threads = 128 * max(1, round(tile_m * tile_n / 64 / 128))

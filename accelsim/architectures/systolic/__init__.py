@@ -37,7 +37,7 @@ class SystolicArchitecture:
 
         return explain(program, index, cost)
 
-    def interval(self, program: Program, latency_s: float) -> Interval:
+    def interval(self, program: Program, costs: tuple[KernelCost, ...], latency_s: float) -> Interval:
         """An assumed band: no measurement of a systolic device has been held against this model yet."""
         return Interval(0.6 * latency_s, 1.8 * latency_s, 0.8, "assumed: not validated for this device yet")
 

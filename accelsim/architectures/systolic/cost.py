@@ -43,22 +43,30 @@ def _link_seconds(device: SystolicDevice, work: Totals) -> tuple[Any, Any]:
 
 
 def _energies(
-    device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any
+    device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any, ports: Any
 ) -> list[dict[str, float]]:
-    """Dynamic energy of each kernel by component [J]; NaN where work has no coefficient."""
-    e = device.energy
+    """Dynamic energy of each kernel by component [J]; NaN where work has no coefficient.
+
+    A multiply-accumulate reads two operands and a sum and writes the sum: four register accesses. Register
+    files and network are parts of their own where the device gives their coefficients.
+    """
+    e, count = device.energy, len(dram)
     per_mac = np.array([e.mac_j.get(name, math.nan) for name in nests.formats], np.float64)
-    mac = np.bincount(nests.kernel, nests.macs * per_mac, len(dram))
 
     def priced(amount: Any, coefficient: float | None) -> Any:
         return np.where(amount > 0, amount * (math.nan if coefficient is None else coefficient), 0.0)
 
     parts = {
-        "mac": mac,
+        "mac": np.bincount(nests.kernel, nests.macs * per_mac, count),
         "vector": priced(work.vector_ops, e.vector_op_j),
         "sram": priced(sram, e.sram_byte_j),
         "dram": priced(dram, e.dram_byte_j),
     }
+    if e.register_byte_j is not None:
+        touched = nests.macs * (nests.left_width + nests.right_width + 2 * nests.sum_element)
+        parts["register"] = priced(np.bincount(nests.kernel, touched, count), e.register_byte_j)
+    if e.network_byte_j is not None:
+        parts["network"] = priced(ports, e.network_byte_j)
     return [dict(zip(parts, row)) for row in np.stack(list(parts.values()), axis=1).tolist()]
 
 
@@ -75,7 +83,7 @@ def _analytic(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost,
     bandwidth = device.memory.bandwidth_bytes_per_s
     moved = work.bytes_dram
     dram = moved / bandwidth * clock
-    energies = _energies(device, nests, work, moved, moved)
+    energies = _energies(device, nests, work, moved, moved, moved)
     bounds = _bounds({"compute": array, "memory": dram})
     costs = []
     for energy, bound, a, d, size in zip(energies, bounds, array.tolist(), dram.tolist(), moved.tolist()):
@@ -214,7 +222,8 @@ def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ..
             "launch": parts.overhead,
         }
     )
-    energies = _energies(device, nests, work, parts.sram_bytes, parts.dram_bytes)
+    ports = parts.sram_bytes - parts.dram_bytes
+    energies = _energies(device, nests, work, parts.sram_bytes, parts.dram_bytes, ports)
     mappings = _mappings(nests, fold, tile, len(program.kernels), device.array.dataflow)
     columns = (parts.compute, parts.traffic, parts.exposed, parts.dram_bytes, parts.sram_bytes)
     clock = device.array.clock_hz

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 
 from accelsim.architectures.base import Kernel, Options, Program
 from accelsim.architectures.fusion import Group, epilogue, fuse
 from accelsim.architectures.systolic.nests import (
     Nests,
     Sparsity,
+    Totals,
     collect,
     compute_precision,
+    keep_on_chip,
     operands,
     totals,
 )
-from accelsim.architectures.systolic.residency import WEIGHT_SHARES, Residency, nothing, plan
+from accelsim.architectures.systolic.residency import WEIGHT_SHARES, Residency, Usage, nothing, plan, usage
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PRECISIONS, Precision
 from accelsim.core.units import si
@@ -37,61 +41,85 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         ``precision``: a product in a format that the arrays lack. ``sram``: one element of each operand and
         a sum do not fit. ``link``: a collective on a device without a link.
     """
-    groups = fuse(graph, epilogue)
-    _check_precisions(groups, device)
-    memory_bytes = graph.weight_bytes + graph.kv_bytes + graph.peak_activation_bytes
-    kernels = tuple(_kernel(group) for group in groups)
-    if device.link is None and any(kernel.lane == "link" for kernel in kernels):
+    _check_precisions(fuse(graph, epilogue), device)
+    sparsity, notes = _sparsity(options, device)
+    ready = _prepared(graph, sparsity, device.array.skips_zeros, device.array.accumulator)
+    if device.link is None and any(kernel.lane == "link" for kernel in ready.kernels):
         raise InfeasibleError(
             "link", "a link between devices", "none", f"run on one device, or give {device.name} a 'link'"
         )
-    sparsity, notes = _sparsity(options, device)
-    cold = _program(graph, device, options, kernels, memory_bytes, notes, nothing(kernels), sparsity)
-    _check_sram(cold.parameters["nests"], device)
+    _check_sram(ready.nests, device)
+    cold = _program(ready, device, options, notes, sparsity, None)
     if options.cold:
         return cold
     room = device.sram.capacity_bytes - (device.sram.ofmap_bytes or 0.0)
     shares = (0.0, *WEIGHT_SHARES) if device.sram.keeps_weights else (0.0,)
-    plans = [plan(kernels, graph, room, share) for share in shares]
-    if options.fidelity == "analytic":
-        # Whatever the plan, no more than all of this can stay.
-        return min(
-            (_program(graph, device, options, kernels, memory_bytes, notes, p, sparsity) for p in plans),
-            key=lambda program: float(program.parameters["totals"].bytes_dram.sum()),
-        )
+    plans = [plan(ready.usage, room, share) for share in shares]
     warm = [
-        _program(graph, device, options, kernels, memory_bytes, notes, p, sparsity)
-        for p in plans
-        if p.tensors or p.weight_bytes
+        _program(ready, device, options, notes, sparsity, p) for p in plans if p.tensors or p.weight_bytes
     ]
+    if options.fidelity == "analytic":
+        # Whatever the plan, no more than this can stay.
+        return min([*warm, cold], key=lambda program: float(program.parameters["totals"].bytes_dram.sum()))
     # What stays takes room from tiles: keep it only where that pays.
-    return min([*warm, cold], key=_seconds)
+    return min([*warm, cold], key=_worth)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All of a program that does not depend on the device's sizes."""
+
+    graph: Graph
+    kernels: tuple[Kernel, ...]
+    nests: Nests
+    totals: Totals
+    usage: Usage
+    memory_bytes: float
+
+
+@lru_cache(maxsize=32)
+def _prepared(graph: Graph, sparsity: Sparsity, skips: bool, sums: str | None) -> _Prepared:
+    kernels = tuple(_kernel(group) for group in fuse(graph, epilogue))
+    work = totals(kernels, sparsity)
+    memory_bytes = graph.weight_bytes + graph.kv_bytes + graph.peak_activation_bytes
+    return _Prepared(
+        graph,
+        kernels,
+        collect(kernels, sparsity, skips, sums),
+        work,
+        usage(kernels, graph, work.bytes_compulsory.tolist()),
+        memory_bytes,
+    )
 
 
 def _program(
-    graph: Graph,
+    ready: _Prepared,
     device: SystolicDevice,
     options: Options,
-    kernels: tuple[Kernel, ...],
-    memory_bytes: float,
     notes: tuple[str, ...],
-    residency: Residency,
     sparsity: Sparsity,
+    residency: Residency | None,
 ) -> Program:
-    parameters = {
-        "nests": collect(kernels, residency, sparsity, device.array.skips_zeros, device.array.accumulator),
-        "totals": totals(kernels, residency, sparsity),
-        "residency": residency,
-    }
-    notes = (*_notes(kernels, device, residency), *notes)
-    return Program(graph, device, options, kernels, "sequential", memory_bytes, notes, parameters)
+    """The program of a residency plan; None is a cold device."""
+    nests, work = ready.nests, ready.totals
+    if residency is not None:
+        nests, work = keep_on_chip(ready.kernels, nests, work, residency, sparsity)
+    else:
+        residency = nothing(len(ready.kernels))
+    parameters = {"nests": nests, "totals": work, "residency": residency}
+    notes = (*_notes(ready.kernels, device, residency), *notes)
+    return Program(
+        ready.graph, device, options, ready.kernels, "sequential", ready.memory_bytes, notes, parameters
+    )
 
 
-def _seconds(program: Program) -> float:
+def _worth(program: Program) -> tuple[float, float]:
+    """Seconds of a run; between equals, traffic decides [B]."""
     from accelsim.architectures.systolic.cost import latencies
 
     repeats = [kernel.repeat for kernel in program.kernels]
-    return float(sum(s * n for s, n in zip(latencies(program).tolist(), repeats)))
+    seconds = sum(s * n for s, n in zip(latencies(program).tolist(), repeats))
+    return seconds, sum(b * n for b, n in zip(program.parameters["totals"].bytes_dram.tolist(), repeats))
 
 
 def _sparsity(options: Options, device: SystolicDevice) -> tuple[Sparsity, tuple[str, ...]]:

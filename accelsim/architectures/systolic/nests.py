@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,8 @@ class Nests:
         Rate factor of sparse weights.
     formats : tuple of str
         Precision of the products.
+    left_names, right_names : tuple of str
+        Operands; empty for an intermediate.
     """
 
     kernel: Any
@@ -90,6 +92,8 @@ class Nests:
     grouped: Any
     faster: Any
     formats: tuple[str, ...]
+    left_names: tuple[str, ...]
+    right_names: tuple[str, ...]
 
     @property
     def macs(self) -> Any:
@@ -128,22 +132,45 @@ class Totals:
     link_hops: Any
 
 
-def totals(kernels: Sequence[Kernel], residency: Residency, sparsity: Sparsity) -> Totals:
-    """The totals of all kernels."""
+def totals(kernels: Sequence[Kernel], sparsity: Sparsity) -> Totals:
+    """The totals of all kernels when nothing stays on chip."""
     columns = zip(
         *(
             (
-                max(0.0, kernel.bytes_compulsory - saved - sparsity.saved_bytes(kernel, here)),
+                max(0.0, kernel.bytes_compulsory - sparsity.saved_bytes(kernel, frozenset())),
                 kernel.bytes_compulsory,
-                _waits(kernel, here),
+                _waits(kernel, frozenset()),
                 sum(op.work.vector_ops for op in kernel.ops),
                 sum(op.work.link_bytes for op in kernel.ops),
                 _hops(kernel.anchor),
             )
-            for kernel, saved, here in zip(kernels, residency.saved_bytes, residency.on_chip)
+            for kernel in kernels
         )
     )
     return Totals(*(np.array(column, np.float64) for column in columns))
+
+
+def keep_on_chip(
+    kernels: Sequence[Kernel], nests: Nests, work: Totals, residency: Residency, sparsity: Sparsity
+) -> tuple[Nests, Totals]:
+    """Nests and totals of a cold device as a residency plan leaves them."""
+    sparse = [sparsity.saved_bytes(kernel, here) for kernel, here in zip(kernels, residency.on_chip)]
+    left = work.bytes_compulsory - np.array(residency.saved_bytes) - np.array(sparse)
+    waits = np.array([_waits(kernel, here) for kernel, here in zip(kernels, residency.on_chip)])
+    here = [residency.on_chip[index] for index in nests.kernel.tolist()]
+
+    def remaining(size: Any, names: tuple[str, ...]) -> Any:
+        return np.where([name in held for name, held in zip(names, here)], 0.0, size) if len(here) else size
+
+    return (
+        replace(
+            nests,
+            held=np.array(residency.held_bytes)[nests.kernel],
+            left_bytes=remaining(nests.left_bytes, nests.left_names),
+            right_bytes=remaining(nests.right_bytes, nests.right_names),
+        ),
+        replace(work, bytes_dram=np.maximum(left, 0.0), waits=waits),
+    )
 
 
 def _hops(op: Op) -> int:
@@ -202,39 +229,38 @@ class Sparsity:
         return sum(t.size_bytes * (1 - self.stored(t)) for t in {**used, **written}.values())
 
 
-def collect(
-    kernels: Sequence[Kernel], residency: Residency, sparsity: Sparsity, skips: bool, sums: str | None
-) -> Nests:
+def collect(kernels: Sequence[Kernel], sparsity: Sparsity, skips: bool, sums: str | None) -> Nests:
     """The products of all kernels; with `skips`, products with a zero weight do not run; `sums` is the
     format of partial sums where it is not that of the precision.
     """
     rows: list[dict[str, Any]] = []
     for index, kernel in enumerate(kernels):
-        here, held = residency.on_chip[index], residency.held_bytes[index]
         for op in kernel.ops:
             if op.work.nests:
-                rows.extend(
-                    {"kernel": index, "held": held, **row} for row in _rows(op, here, sparsity, skips, sums)
-                )
+                rows.extend({"kernel": index, "held": 0.0, **row} for row in _rows(op, sparsity, skips, sums))
     columns: dict[str, Any] = {name: np.array([r[name] for r in rows], np.int64) for name in _INTEGERS}
     columns.update({name: np.array([r[name] for r in rows], np.float64) for name in _FLOATS})
     sets = np.array([r["sets"] for r in rows], np.int64).reshape(-1, 4)
-    return Nests(**columns, sets=sets, formats=tuple(r["format"] for r in rows))
+    words = {name: tuple(r[name] for r in rows) for name in ("formats", "left_names", "right_names")}
+    return Nests(**columns, sets=sets, **words)
 
 
-def _rows(
-    op: Op, here: frozenset[str], sparsity: Sparsity, skips: bool, sums: str | None
-) -> list[dict[str, Any]]:
+def _rows(op: Op, sparsity: Sparsity, skips: bool, sums: str | None) -> list[dict[str, Any]]:
     fmt = compute_precision(op)
     width = precision(sums or fmt.accumulate, storage=True).bytes_per_element
-    # Part of the other operands that is read at all (experts that no token chose, keys outside a window).
+    # Part of the operands that is read at all: pixels between the strides of a convolution are not, nor are
+    # experts that no token chose and keys outside a window.
     held = {t.name: t.size_bytes for t in op.inputs}
     first = op.inputs[0].size_bytes
     rest = sum(held.values()) - first
-    read = 1.0 if rest <= 0 else min(1.0, max(0.0, (op.work.bytes_read - first) / rest))
+    seen = read = 1.0
+    if op.kind == "conv":
+        seen = min(1.0, max(0.0, (op.work.bytes_read - rest) / first))
+    elif rest > 0:
+        read = min(1.0, max(0.0, (op.work.bytes_read - first) / rest))
     rows = []
     for nest, left, right in operands(op):
-        left_bytes = left.size_bytes * sparsity.stored(left) if left is not None else 0.0
+        left_bytes = left.size_bytes * seen * sparsity.stored(left) if left is not None else 0.0
         right_bytes = right.size_bytes * read * sparsity.stored(right) if right is not None else 0.0
         weights = right is not None and right.role == "weight"
         left_width = (left.precision if left is not None else fmt).bytes_per_element
@@ -251,8 +277,10 @@ def _rows(
                 "swap": not weights,
                 "grouped": op.kind == "conv" and nest.batch > 1,
                 "faster": sparsity.faster if weights else 1.0,
-                "left_bytes": 0.0 if left is not None and left.name in here else left_bytes,
-                "right_bytes": 0.0 if right is not None and right.name in here else right_bytes,
+                "left_bytes": left_bytes,
+                "right_bytes": right_bytes,
+                "left_names": left.name if left is not None else "",
+                "right_names": right.name if right is not None else "",
                 "left_element": min(left_width, left_bytes / left_pairs) if left is not None else left_width,
                 "right_element": min(right_width, right_bytes / right_pairs)
                 if right is not None
@@ -262,7 +290,7 @@ def _rows(
                 "right_width": right_width,
                 "output_width": op.outputs[0].precision.bytes_per_element,
                 "sets": _sets(op, nest),
-                "format": fmt.name,
+                "formats": fmt.name,
             }
         )
     return rows

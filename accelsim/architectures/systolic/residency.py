@@ -6,7 +6,7 @@ as everything that is live then fits together. Weights can stay from run to run 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from accelsim.architectures.base import Kernel
@@ -47,65 +47,134 @@ class Residency:
     weight_bytes: float
 
 
-def nothing(kernels: Sequence[Kernel]) -> Residency:
+def nothing(kernels: int) -> Residency:
     """The plan of a cold device: everything passes through external memory."""
-    zeros = (0.0,) * len(kernels)
-    return Residency(zeros, zeros, (frozenset(),) * len(kernels), 0, 0.0)
+    zeros = (0.0,) * kernels
+    return Residency(zeros, zeros, (frozenset(),) * kernels, 0, 0.0)
 
 
-def plan(
-    kernels: Sequence[Kernel], graph: Graph, capacity_bytes: float, weight_share: float = 0.0
-) -> Residency:
+@dataclass(frozen=True)
+class Usage:
+    """What a plan needs to know of a network, one entry per kernel.
+
+    Attributes
+    ----------
+    inputs : tuple
+        Name, size [B], what the kernel reads of it [B], whether it can stay once it was read, and the
+        written tensors whose memory it is.
+    outputs : tuple
+        Name, size [B], whether the caller gets it.
+    weights : tuple
+        Name and size of one execution [B].
+    repeats, compulsory_bytes : tuple
+    last : mapping
+        Last kernel that reads a written tensor.
+    """
+
+    inputs: tuple[tuple[tuple[str, float, float, bool, tuple[str, ...]], ...], ...]
+    outputs: tuple[tuple[tuple[str, float, bool], ...], ...]
+    weights: tuple[tuple[tuple[str, float], ...], ...]
+    repeats: tuple[int, ...]
+    compulsory_bytes: tuple[float, ...]
+    last: Mapping[str, int]
+
+
+def usage(kernels: Sequence[Kernel], graph: Graph, compulsory_bytes: Sequence[float]) -> Usage:
+    """Collect the tensors of each kernel."""
+    views = _views(graph)
+    given = {t.name for t in graph.outputs}
+    last: dict[str, int] = {}
+    inputs, outputs, weights = [], [], []
+    for index, kernel in enumerate(kernels):
+        own = _unique(kernel.inputs)
+        seen = _seen(kernel)
+        inputs.append(
+            tuple(
+                (
+                    t.name,
+                    t.size_bytes,
+                    seen.get(t.name, t.size_bytes),
+                    t.role == "activation" and t.name not in views,
+                    views.get(t.name, (t.name,)),
+                )
+                for t in own
+            )
+        )
+        outputs.append(tuple((t.name, t.size_bytes, t.name in given) for t in _unique(kernel.outputs)))
+        weights.append(tuple((t.name, t.size_bytes) for t in own if t.role == "weight"))
+        for *_, sources in inputs[-1]:
+            for name in sources:
+                last[name] = index
+    repeats = tuple(kernel.repeat for kernel in kernels)
+    return Usage(tuple(inputs), tuple(outputs), tuple(weights), repeats, tuple(compulsory_bytes), last)
+
+
+def plan(used: Usage, capacity_bytes: float, weight_share: float = 0.0) -> Residency:
     """Keep what fits, first come first served.
 
     Parameters
     ----------
+    used : Usage
     capacity_bytes : float
         On-chip memory, less what is set apart for sums [B].
     weight_share : float
         Part of it that weights may hold from run to run; activations get what is left.
     """
-    last: dict[str, int] = {}
-    for index, kernel in enumerate(kernels):
-        for t in kernel.inputs:
-            last[t.name] = index
-    graph_outputs = {t.name for t in graph.outputs}
-    pinned, weights = _pinned(kernels, weight_share * capacity_bytes)
+    pinned, weights = _pinned(used, weight_share * capacity_bytes)
     room = SHARE * capacity_bytes if weights == 0.0 else capacity_bytes * TOTAL_SHARE - weights
     live: dict[str, float] = {}
+    leaving: dict[int, list[str]] = {}
+    occupied = 0.0
     held, saved, on_chip = [], [], []
-    kept: set[str] = set()
-    for index, kernel in enumerate(kernels):
-        here = {t.name for t in kernel.inputs if t.name in live}
-        gain = sum(t.size_bytes for t in _unique(kernel.inputs) if t.name in here)
-        written = {t.name for t in kernel.outputs}
-        read = [t for t in kernel.inputs if t.role == "activation" and t.name not in here]
-        for t in _unique([*kernel.outputs, *read]):
-            if last.get(t.name, -1) > index and sum(live.values()) + t.size_bytes <= room:
-                live[t.name] = t.size_bytes
-                kept.add(t.name)
-                # What is read for the first time still crosses once, as does what the caller gets.
-                gain += t.size_bytes if t.name in written and t.name not in graph_outputs else 0.0
-        for t in _unique(kernel.inputs):
-            if t.name in pinned[index]:
-                gain += t.size_bytes
-                here.add(t.name)
-        held.append(sum(live.values()) + weights)
-        saved.append(min(gain, kernel.bytes_compulsory))
-        on_chip.append(frozenset(here))
-        for name in [n for n in live if last[n] == index]:
-            del live[name]
-    return Residency(tuple(held), tuple(saved), tuple(on_chip), len(kept), weights)
+    tensors = 0
+    for index, inputs in enumerate(used.inputs):
+        here = {name for name, *_, sources in inputs if all(n in live for n in sources)}
+        gain = sum(read for name, _, read, *_ in inputs if name in here or name in pinned[index])
+        # What is read for the first time still crosses once, as does what the caller gets.
+        new = [(name, size, 0.0 if given else size) for name, size, given in used.outputs[index]]
+        new += [(name, size, 0.0) for name, size, _, stays, _ in inputs if stays and name not in here]
+        for name, size, gained in new:
+            end = used.last.get(name, -1)
+            if end > index and name not in live and occupied + size <= room:
+                live[name] = size
+                leaving.setdefault(end, []).append(name)
+                occupied += size
+                tensors += 1
+                gain += gained
+        held.append(occupied + weights)
+        saved.append(min(gain, used.compulsory_bytes[index]))
+        on_chip.append(frozenset(here | pinned[index]))
+        for name in leaving.pop(index, ()):
+            occupied -= live.pop(name)
+    return Residency(tuple(held), tuple(saved), tuple(on_chip), tensors, weights)
 
 
-def _pinned(kernels: Sequence[Kernel], room: float) -> tuple[list[frozenset[str]], float]:
+def _seen(kernel: Kernel) -> dict[str, float]:
+    """Part of a convolution's image that it reads: strides wider than the kernel skip pixels [B]."""
+    op = kernel.anchor
+    if op.kind != "conv":
+        return {}
+    rest = sum({t.name: t.size_bytes for t in op.inputs[1:]}.values())
+    return {op.inputs[0].name: max(0.0, op.work.bytes_read - rest)}
+
+
+def _views(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Tensors that free ops made out of others, and the written tensors whose memory they are."""
+    views: dict[str, tuple[str, ...]] = {}
+    for op in graph:
+        if op.work.free:
+            held = tuple(dict.fromkeys(n for t in op.inputs for n in views.get(t.name, (t.name,))))
+            views.update({t.name: held for t in op.outputs})
+    return views
+
+
+def _pinned(used: Usage, room: float) -> tuple[list[frozenset[str]], float]:
     """Weights of each kernel that stay from run to run, and their size [B]."""
     names, total = [], 0.0
-    for kernel in kernels:
-        own = [t for t in _unique(kernel.inputs) if t.role == "weight"]
-        size = sum(t.size_bytes for t in own) * kernel.repeat
+    for own, repeat in zip(used.weights, used.repeats):
+        size = sum(size for _, size in own) * repeat
         fits = total + size <= room
-        names.append(frozenset(t.name for t in own) if fits else frozenset())
+        names.append(frozenset(name for name, _ in own) if fits else frozenset())
         total += size if fits else 0.0
     return names, total
 

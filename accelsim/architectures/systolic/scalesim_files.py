@@ -98,7 +98,7 @@ def _text(path: Path) -> str:
 class _Section:
     """One section of a configuration file; errors name file, section and key."""
 
-    def __init__(self, parser: configparser.ConfigParser, name: str, path: Path) -> None:
+    def __init__(self, parser: configparser.RawConfigParser, name: str, path: Path) -> None:
         if not parser.has_section(name):
             raise ConfigError(f"the section [{name}] is missing", str(path))
         self.values, self.where = parser[name], f"{path}: [{name}]"
@@ -141,7 +141,7 @@ def read_config(path: Path) -> ScaleSimConfig:
         A section or key is missing, a number is not a positive whole one, or the file asks for what is not
         modelled: custom layouts, Ramulator traces, row-wise sparsity.
     """
-    parser = configparser.ConfigParser()
+    parser = configparser.RawConfigParser()
     try:
         parser.read_string(_text(path))
     except configparser.Error as error:

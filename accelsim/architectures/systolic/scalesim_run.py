@@ -128,12 +128,12 @@ def operand_tables(config: ScaleSimConfig, layer: ScaleSimLayer) -> tuple[tuple[
     )
 
 
-def patterns(flow: int) -> tuple[int, int]:
+def patterns(dataflow: str) -> tuple[int, int]:
     """Demand pattern of inputs and filters."""
-    if flow == folds.OS:
+    if dataflow == "os":
         return demand.DOWN, demand.ACROSS
     streamed, held = demand.STREAM, demand.STATIONARY
-    return (streamed, held) if flow == folds.WS else (held, streamed)
+    return (streamed, held) if dataflow == "ws" else (held, streamed)
 
 
 def _unbounded(
@@ -148,7 +148,8 @@ def _unbounded(
         )
     starts, stops = closed[folds.STARTS : folds.STARTS + 3], closed[folds.STOPS : folds.STOPS + 3]
     dram = []
-    for side, pattern in enumerate(patterns(int(vector[demand.FLOW]))):
+    pair = patterns(config.dataflow)
+    for side, pattern in enumerate(pair):
         per_set = 1024 * (config.filter_kb if side else config.ifmap_kb) // 100
         count, swaps, last = _fetches(config, layer, vector, closed, side, pattern, 50 * per_set)
         sets = 50 if swaps else -(-count // per_set)
@@ -156,8 +157,7 @@ def _unbounded(
         # Without a swap the tool fills the buffer up to cycle 0, with one up to the first request.
         dram.append((starts[side] - 1 - lead, last + 1, count) if swaps else (-lead, -1, count))
     if closed[folds.RAGGED]:
-        pattern = patterns(int(vector[demand.FLOW]))[0]
-        stops[0] = demand.last_request(pattern, vector, layer.image) + 1
+        stops[0] = demand.last_request(pair[0], vector, layer.image) + 1
     dram.append((first_drain, last_drain, writes))
     return _report(config, layer, vector, closed, shares, 0, closed[folds.TOTAL], starts, stops, dram)
 
@@ -188,7 +188,7 @@ def _bounded(
     config: ScaleSimConfig, layer: ScaleSimLayer, vector: Any, closed: list[int], shares: list[float]
 ) -> LayerReport:
     (left, left_extent, left_ids), (right, right_extent, right_ids) = operand_tables(config, layer)
-    left_pattern, right_pattern = patterns(int(vector[demand.FLOW]))
+    left_pattern, right_pattern = patterns(config.dataflow)
     table, total, stall = buffers.bounded(
         vector,
         left_pattern, left, left_extent, left_ids, 1024 * config.ifmap_kb, config.read_widths[0],
@@ -212,7 +212,7 @@ def _report(
             # Each of the block's inputs goes to every kept product; the tool adds fold by fold.
             counts[0] = _sum_of_folds(layer, vector, layer.block / layer.keep)
         sparse = _storage(config.sparse, layer)
-    work = vector[demand.M].item() * layer.filters * layer.window
+    work = layer.out_h * layer.out_w * layer.filters * layer.window
     places = config.rows * config.cols
     return LayerReport(
         total,

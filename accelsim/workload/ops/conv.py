@@ -17,6 +17,16 @@ def output_size(size: int, kernel: int, stride: int, pad: int, dilation: int) ->
     return (size + pad - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def touched(size: int, kernel: int, stride: int, pad: int, dilation: int, out: int) -> int:
+    """Input positions of one axis that some kernel position reads: a stride wider than the kernel skips
+    others.
+    """
+    if kernel >= stride:
+        return size
+    read = {o * stride - pad + t * dilation for o in range(out) for t in range(kernel)}
+    return sum(0 <= position < size for position in read)
+
+
 def _example(transposed: bool = False, groups: int = 1, rank: int = 2) -> Op:
     size, kernel = (14,) * rank, (3,) * rank
     x = Tensor("x", (1, 32, *size), _FP16, batch_axis=0)
@@ -77,6 +87,14 @@ def conv(op: Op) -> Work:
         {"c": channels_in // groups, **dict(zip(kernel_names, kernel))},
     )
     read, written = compulsory(op)
+    if not transposed:
+        rank = len(kernel)
+        steps, dilation = (op.attribute(name, (1,) * rank) for name in ("stride", "dilation"))
+        before = op.attribute("padding", (0,) * rank)
+        starts = [p[0] if isinstance(p, tuple | list) else p for p in before]
+        axes = zip(x.shape[2:], kernel, steps, starts, dilation, y.shape[2:])
+        used = prod(touched(*axis) for axis in axes) / prod(x.shape[2:])
+        read -= (1.0 - used) * x.size_bytes
     bias = y.elements if len(op.inputs) > 2 else 0
     return Work(read, written, (nest,), vector_ops=bias)
 

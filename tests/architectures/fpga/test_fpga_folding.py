@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from accelsim.architectures.fpga.designs import apply
 from accelsim.architectures.fpga.folding import PRICES, best, cheapest, fold, planned
 from accelsim.architectures.fpga.network import Edge, Stage, Unit, Window
-from accelsim.architectures.fpga.options import options
+from accelsim.architectures.fpga.options import divisors, options
 from accelsim.architectures.fpga.resources import Budget
 from accelsim.core.errors import RequestError
 from accelsim.core.outcome import InfeasibleError
@@ -175,8 +175,7 @@ def test_a_target_is_met_with_less_than_the_fastest_takes(found_units, target):
     budget = Budget(1e5, 1e9, 1000, 500, 100, False)
     try:
         plan = cheapest(stages, budget, "ultrascale+", target)
-    except InfeasibleError as error:
-        assert "when unfolded" in error.outcome.have
+    except InfeasibleError:
         assert min(p.interval for p in fold(stages, budget, "ultrascale+")) > target
         return
     assert plan.interval <= target
@@ -229,7 +228,7 @@ def test_every_folding_is_legal_and_a_chain_only_gets_faster(unit):
     for ways in table.chains:
         for part in (ways.cycles, ways.stream, ways.tail, ways.accept):
             assert np.all(np.diff(part) >= -1e-9)
-    assert len(table.chains) == len(PRICES)
+    assert len(table.chains) == 2 * len(PRICES)
 
 
 def test_memory_is_what_a_refusal_names():
@@ -272,3 +271,86 @@ def test_given_foldings_apply_in_order_and_by_name():
 def test_given_foldings_that_are_wrong(folding, match):
     with pytest.raises(RequestError, match=match):
         apply(chain(conv(4, 8, 8)), folding)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(units, min_size=1, max_size=4), budgets, st.integers(0, 2**32 - 1))
+def test_scores_of_many_designs_equal_the_plans(found_units, budget, seed):
+    from accelsim.architectures.fpga.folding import _table, scored
+
+    stages = chain(*found_units)
+    tables = [_table(s.unit, "ultrascale+").every for s in stages]
+    choices = np.random.default_rng(seed).integers(0, [len(t) for t in tables], (20, len(stages)))
+    interval, fits = scored(stages, choices, budget, "ultrascale+")
+    for row, cycles, ok in zip(choices, interval, fits):
+        rows = [t.take([i]) for t, i in zip(tables, row)]
+        try:
+            assert planned(rows, budget).interval == cycles
+        except InfeasibleError:
+            assert not ok
+        else:
+            assert ok
+
+
+def set_folding(stages, target):
+    """FINN's SetFolding: the smallest divisor with fewer cycles than the target for each unit; matrix units
+    raise SIMD first while weights stay within 36 bits, then PE; a second pass with the interval that came
+    out."""
+    from accelsim.architectures.fpga.options import evaluate
+
+    def cycles(unit, pe, simd):
+        return float(evaluate(unit, "ultrascale+", np.array([pe]), np.array([simd])).cycles[0])
+
+    def folded(unit, goal):
+        pe = simd = 1
+        if unit.kind == "mvau":
+            for simd in divisors(unit.mw):
+                if cycles(unit, 1, simd) < goal or simd * unit.weight_bits > 36:
+                    break
+            while simd * unit.weight_bits > 36 and simd > 1:
+                simd = max(d for d in divisors(unit.mw) if d < simd)
+        for pe in divisors(unit.mh) if not unit.kind.startswith("dma") else [1]:
+            if cycles(unit, pe, simd) < goal:
+                break
+        return evaluate(unit, "ultrascale+", np.array([pe]), np.array([simd]))
+
+    for _ in range(2):
+        rows = [folded(s.unit, target) for s in stages]
+        target = max(float(r.cycles[0]) for r in rows)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("workload", "cycles"),
+    [
+        ("finn-cnv", 32768),
+        ("finn-cnv-w1a2", 32768),
+        ("finn-tfc", 196),
+        ("finn-vgg10", 1028),
+        ("mobilenet-v1", 401408),
+        ("gtsrb", 32768),
+    ],
+)
+def test_never_worse_than_set_folding(workload, cycles):
+    """At the interval of each published folding, and at a half and a tenth of it: within the LUT, DSP, BRAM
+    and URAM that SetFolding's answer takes, the search is at least as fast."""
+    from accelsim.architectures.fpga.build import build
+    from accelsim.architectures.fpga.fifo import with_fifos
+    from accelsim.core.precision import plan
+    from accelsim.techniques.precision import with_precision
+    from accelsim.workload.builders.finn import build as finn
+    from accelsim.workload.load import load_workload
+
+    if workload == "gtsrb":  # CNV with the 43 signs of GTSRB, padded to 44
+        sizes = {"convolutions": [64, 64, "pool", 128, 128, "pool", 256, 256], "dense": [512, 512, 44]}
+        graph = finn("gtsrb", {"inputs": [3, 32, 32], **sizes}, None, None)
+    else:
+        graph = load_workload(workload)
+        graph = with_precision(graph, plan("int4")) if workload == "mobilenet-v1" else graph
+    stages = with_fifos(build(graph)).stages
+    wide = Budget(1e9, 1e9, 1e9, 1e9, 1e9, False)
+    for target in (cycles, cycles / 2, cycles / 10):
+        theirs = planned(set_folding(stages, target), wide)
+        used = theirs.used
+        room = Budget(used["lut"], 1e9, used["dsp"], 2 * used["bram36"], used["uram"], False)
+        assert best(stages, room, "ultrascale+").interval <= theirs.interval, (workload, target)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accelsim.architectures.fpga import event
-from accelsim.architectures.fpga.fifo import depths, wiring
+from accelsim.architectures.fpga import event, timing
+from accelsim.architectures.fpga.fifo import classes, depths, smallest, unlimited, wiring
 from accelsim.architectures.fpga.network import Edge, Stage, Unit, Window
-from accelsim.architectures.fpga.timing import Pace
+from accelsim.architectures.fpga.timing import Pace, with_registers
 from accelsim.core.errors import GraphError
 
 
@@ -177,20 +177,20 @@ def pipelines(draw):
 @settings(max_examples=200, deadline=None)
 @given(pipelines(), st.data())
 def test_simulation_equals_its_twins(pipeline, data):
-    """The sweep over pixels, the simpy processes and plain Python give the same cycle for every frame and stage."""
+    """The sweep over pixels, the simpy processes and plain Python give the same cycle for every frame and
+    stage."""
     stages, *times = pipeline
     frames = data.draw(st.sampled_from([2, 3]))
     capacities = [[max(1, c - data.draw(st.integers(0, 3))) for c in held] for held in depths(tuple(stages))]
     stuck, start, finish, _ = run(stages, capacities, *times, frames=frames)
     expected = twin(frames, *times, stages, capacities)
-    paces = Pace(*(np.asarray(t, dtype=bool if i == 3 else float) for i, t in enumerate(times)))
     if stuck >= 0:
         assert expected[-1][stuck] is None
         with pytest.raises(GraphError, match="deadlock"):
-            event.simulate(stages, capacities, paces, frames)
+            event.simulate(stages, capacities, paces(times), frames)
     else:
         assert finish.tolist() == expected
-        told = event.simulate(stages, capacities, paces, frames)
+        told = event.simulate(stages, capacities, paces(times), frames)
         assert told.finish.tolist() == expected
         assert told.start.tolist() == start.tolist()
 
@@ -269,3 +269,62 @@ def test_a_shared_scale_needs_the_whole_frame_in_the_bypass():
     assert depths(tuple(stages))[-1][0] >= n
     assert run(stages, depths(tuple(stages)), [1, n, 1])[0] == -1
     assert run([replace(s) for s in stages], [[], [2 * n], [4, 2]], [1, n, 1])[0] >= 0
+
+
+def paces(times):
+    return Pace(*(np.asarray(t, dtype=bool if i == 3 else float) for i, t in enumerate(times)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(pipelines())
+def test_fifo_depths_delay_no_frame_and_none_can_be_a_class_smaller(pipeline):
+    stages, *rest = pipeline
+    times, frames = paces(rest), 3
+    words = [1 + i % 3 for i in range(len(stages))]
+    found = smallest(stages, times, words, frames)
+
+    def ends(capacities):
+        held = with_registers(stages, capacities, times)
+        try:
+            return timing.run(stages, held, times, frames).finish[:, -1]
+        except GraphError:
+            return np.full(frames, np.inf)
+
+    goal = timing.run(stages, unlimited(stages, frames), times, frames).finish[:, -1]
+    assert ends(found.capacities).tolist() == goal.tolist()
+    for i, stage in enumerate(stages):
+        for k, edge in enumerate(stage.edges):
+            sizes = classes(found.words[i][k])
+            assert found.words[i][k] in sizes
+            position = sizes.index(found.words[i][k])
+            if position == 0:
+                continue
+            less = [list(c) for c in found.capacities]
+            per = words[edge.source]
+            less[i][k] += -(-sizes[position - 1] // per) - -(-found.words[i][k] // per)
+            if less[i][k] < found.capacities[i][k]:
+                assert np.any(ends(less) > goal)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines())
+def test_the_quick_bound_is_a_bound(pipeline):
+    from accelsim.architectures.fpga.stages import earliest
+
+    stages, *rest = pipeline
+    times = paces(rest)
+    w = wiring(stages, unlimited(stages))
+    least = earliest(w.outputs, times.stream, times.tail, times.latency, w.offsets, w.edges)
+    assert least <= timing.run(stages, unlimited(stages), times).finish.max() + 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(pipelines(), st.integers(5, 40))
+def test_frames_follow_each_other_by_the_slowest_stage(pipeline, slow):
+    """With FIFOs that delay nothing T(b) = T(1) + (b - 1) II to 5 % once one stage is clearly the slowest."""
+    stages, stream, tail, *rest = pipeline
+    stream = [*stream[:-1], stream[-1] + slow * max(s.unit.pixels for s in stages)]
+    times = paces((stream, tail, *rest))
+    finish = timing.run(stages, unlimited(stages, 6), times, 6).finish[:, -1]
+    interval = max(s.unit.pixels * (a + b) for s, a, b in zip(stages, stream, tail))
+    assert finish[-1] == pytest.approx(finish[0] + 5 * interval, rel=0.05)

@@ -140,7 +140,7 @@ def test_depthwise_convolution_runs_on_the_vector_lanes(toy, run):
     b.conv(b.input("x", 1, 512, 56, 56), 512, 3, groups=512)
     graph = b.build()
     _, (cost,) = run(graph, toy, cold=True)
-    assert cost.mapping == "stream"
+    assert cost.mapping == "depthwise, stream"
     assert cost.bound in ("memory", "l2", "compute")
     assert cost.latency_s >= graph.bytes_compulsory / 1e12
 
@@ -208,8 +208,8 @@ def test_collectives_take_the_link(toy, run):
     op = Op("ar", "all_reduce", (x,), (y,), {"devices": 4})
     program, (cost,) = run(Graph("g", [op]), toy)
     assert program.kernels[0].lane == "link"
-    sent = 2 * 3 / 4 * 1024 * 4096 * 2
-    assert cost.latency_s == pytest.approx(sent / 100e9 + 6 * 2e-6)
+    part = 1024 * 4096 * 2 / 4
+    assert cost.latency_s == pytest.approx(4e-6 + 6 * 2e-6 + part * 6.4 / (0.8 * 100e9))
     assert cost.bound == "link"
 
 
@@ -249,7 +249,11 @@ def test_tile_is_never_below_analytic(toy, channels, size, batch, default, stack
     for kernel, c, b in zip(tile.kernels, ARCHITECTURE.cost(tile), bound):
         assert c.latency_s >= b.latency_s * (1 - 1e-12), kernel.name
         peak = toy.peak_flop_per_s(default)
-        assert b.latency_s == pytest.approx(max(kernel.flops / peak, kernel.bytes_compulsory / 1e12))
+        roofline_s = max(kernel.flops / peak, kernel.bytes_compulsory / 1e12)
+        if default == "fp32" and kernel.anchor.kind == "conv":  # Winograd needs a quarter of the arithmetic
+            assert roofline_s / 4 * (1 - 1e-12) <= b.latency_s <= roofline_s * (1 + 1e-12)
+        else:
+            assert b.latency_s == pytest.approx(roofline_s)
 
 
 def test_tiles_fit_shared_memory_registers_and_threads(toy):

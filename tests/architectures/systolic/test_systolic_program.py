@@ -192,7 +192,9 @@ def test_activations_stay_on_chip_between_kernels(make_device):
 def test_kept_weights_are_not_read_again(make_device):
     graph = block()
     device = make_device(**{"sram.keeps_weights": True})
-    moved = [sum(c.bytes_by_level["dram"] for c in run(graph, d, cold=False)[1]) for d in (make_device(), device)]
+    moved = [
+        sum(c.bytes_by_level["dram"] for c in run(graph, d, cold=False)[1]) for d in (make_device(), device)
+    ]
     products = sum(t.size_bytes for t in graph.weights)
     assert moved[0] - moved[1] == pytest.approx(products, rel=0.01)
 
@@ -216,7 +218,7 @@ def test_sparse_weights_run_faster_and_move_less(make_device):
     graph = one_matmul(4096, 1024, 1024, "int8")
     sparse = make_device(**{"array.sparse_speedup": 2.0})
     (dense,) = run(graph, sparse)[1]
-    program, (half,) = run(graph, sparse, sparsity="2:4")
+    _, (half,) = run(graph, sparse, sparsity="2:4")
     assert dense.cycles_compute / half.cycles_compute == pytest.approx(2, rel=0.05)
     saved = dense.bytes_by_level["dram"] - half.bytes_by_level["dram"]
     assert saved == pytest.approx(1024 * 1024 * (1 - 0.5 * (1 + 2 / 8)))
@@ -291,7 +293,7 @@ def test_supports_and_interval(make_device):
     assert ARRAY.precisions(device) == ("bf16", "int8")
     assert ARRAY.supports(device, "int8")
     assert not ARRAY.supports(device, "fp32")
-    band = ARRAY.interval(run(block(), device)[0], 1e-3)
+    band = ARRAY.interval(*run(block(), device), 1e-3)
     assert band.low < 1e-3 < band.high
     assert "assumed" in band.basis
 

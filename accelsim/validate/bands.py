@@ -1,0 +1,334 @@
+"""Error bands of all GPUs from measured training rows, and how well they hold on test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from accelsim.architectures.base import Options
+from accelsim.architectures.gpu.collectives import collective_models
+from accelsim.architectures.gpu.intervals import LEFT_OUT, LEVEL, MEASURED, combine, factors
+from accelsim.calibration import constants as C
+from accelsim.calibration.fit import Case, fit_constants, sensitive
+from accelsim.calibration.intervals import cells, common_share, coverage, spreads
+from accelsim.calibration.rows import Sample
+from accelsim.calibration.splits import FAMILIES, held_out
+from accelsim.core.errors import RequestError
+from accelsim.hardware.bands import Band
+from accelsim.hardware.spec import load_hardware
+from accelsim.validate import aiconfigurator, deepbench
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("basis", "device", "cell", "low", "high", "level", "rows", "groups", "shortest_s", "longest_s")
+MOST_CELLS = 290
+"""Rows of the shipped table; of cells that may be left out, those that gain least are."""
+ONE_FAMILY = 1.5
+"""Factor on the logarithms of a band of devices that were left out, where one family alone was measured."""
+FIT_ROWS = 600
+"""Products of each device in a fit that leaves a family out."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows of all devices.
+
+    Attributes
+    ----------
+    samples : mapping of str to Sample
+        By device.
+    """
+
+    samples: Mapping[str, Sample]
+
+    @property
+    def families(self) -> list[tuple[str, ...]]:
+        """Families of the devices, siblings together."""
+        known = [tuple(d for d in family if d in self.samples) for family in FAMILIES]
+        single = [(d,) for d in self.samples if not any(d in family for family in FAMILIES)]
+        return [family for family in [*known, *single] if family]
+
+
+def gathered(
+    test: bool,
+    rows: int = 1200,
+    deepbench_path: Path | None = None,
+    devices: Iterable[str] = tuple(aiconfigurator.SYSTEMS),
+    seed: int = 0,
+) -> Measured:
+    """Measured rows of all devices, training rows or test rows.
+
+    Parameters
+    ----------
+    test : bool
+    rows : int
+        Of each device and kind of operator, twice as many of products; a seeded sample.
+    deepbench_path : Path, optional
+        See `accelsim.validate.deepbench.load`.
+    devices : iterable of str
+    seed : int
+    """
+    import pandas as pd
+
+    samples = {}
+    for device in devices:
+        parts = []
+        for frame, most in _frames(device, rows):
+            frame = frame[held_out(frame) == test]
+            parts.append(frame.sample(most, random_state=seed) if len(frame) > most else frame)
+        text = ["op", "precision", "device", "dtype"]
+        parts = [p.astype({c: object for c in (*text, "backend") if c in p.columns}) for p in parts]
+        samples[device] = Sample.of(pd.concat(parts, ignore_index=True))
+    if deepbench_path is not None:
+        frame = deepbench.load(deepbench_path)
+        frame = frame[held_out(frame) == test]
+        for device, part in frame.groupby(frame["device"].astype(str)):
+            samples[str(device)] = Sample.of(part)
+    return Measured(samples)
+
+
+def _frames(device: str, rows: int) -> Iterable[tuple[pd.DataFrame, int]]:
+    """Tables of a device, each with the most rows that are taken."""
+    yield aiconfigurator.truth_gemm(device), 2 * rows
+    products = aiconfigurator.gemm(device)
+    yield products[products["dtype"] != "bfloat16"], 2 * rows
+    for load in (aiconfigurator.attention_prefill, aiconfigurator.attention_decode, aiconfigurator.moe):
+        yield load(device), rows
+    yield aiconfigurator.collectives(device), rows
+
+
+def left_out(measured: Measured) -> dict[str, Any]:
+    """Each device with the constants that it would take had its family never been measured.
+
+    Constants are the geometric means of the other families'; those of products are then fitted jointly on the
+    other families' rows. A constant that only this family has, as of a framework measured on nothing else,
+    keeps its value. Collectives take another kind of link.
+    """
+    devices = {name: load_hardware(name) for name in measured.samples}
+    found: dict[str, Any] = {}
+    for family in measured.families:
+        others = [f for f in measured.families if f != family]
+        means = _means([devices[f[0]] for f in others])
+        cases = []
+        for other in others:
+            products = measured.samples[other[0]]
+            half = (products.frame["op"] == "gemm") & (products.frame["precision"].isin(["bf16", "fp16"]))
+            if half.sum() >= 300:
+                device = C.with_constants(devices[other[0]], _shared(devices[other[0]], means))
+                cases.append(Case(device, products.take(half.to_numpy()).thinned(FIT_ROWS, 0)))
+        better: dict[C.Path, float] = {}
+        if cases:
+            paths = [p for p in C.constants(cases[0].device) if p[0] == "product"]
+            better = fit_constants(cases, sensitive(cases[0], paths))
+        for name in family:
+            device = C.with_constants(devices[name], _shared(devices[name], means) | better)
+            found[name] = _without_link(device)
+    return found
+
+
+def _means(devices: list[Any]) -> dict[C.Path, float]:
+    logs: dict[C.Path, list[float]] = {}
+    for device in devices:
+        for path, value in C.constants(device).items():
+            logs.setdefault(path, []).append(float(np.log(value)))
+    return {path: float(np.exp(np.mean(values))) for path, values in logs.items()}
+
+
+def _shared(device: Any, means: Mapping[C.Path, float]) -> dict[C.Path, float]:
+    return {path: means[path] for path in C.constants(device) if path in means}
+
+
+def _without_link(device: Any) -> Any:
+    """Without the constants that its collectives take now: those of another link come next."""
+    if device.link is None:
+        return device
+    used = [model for _, model in collective_models(device)]
+    rest = {
+        name: models
+        for name, models in device.kernels.collective.items()
+        if not any(model is u for model in models.values() for u in used)
+    }
+    kernels = device.kernels.model_copy(update={"collective": rest})
+    return device.model_copy(update={"kernels": kernels, "hash": f"{device.hash}+link"})
+
+
+def residuals(measured: Measured, devices: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Residuals of all devices, as they are shipped or as given; ``device`` and ``family`` say whose."""
+    import pandas as pd
+
+    parts = []
+    for number, family in enumerate(measured.families):
+        for name in family:
+            device = load_hardware(name) if devices is None else devices[name]
+            part = measured.samples[name].residuals(device)
+            parts.append(part.assign(device=name, family=number, group=part["group"] + 1_000_000 * number))
+    return pd.concat(parts, ignore_index=True)
+
+
+def left_out_cells(frame: pd.DataFrame) -> dict[str, tuple[Band, float]]:
+    """Bands of a device that was never measured, from residuals of devices that were left out: of each
+    operator, families count alike.
+    """
+    found: dict[str, tuple[Band, float]] = {}
+    for _, part in frame.groupby(frame["op"].astype(str), sort=True):
+        sizes = part.groupby(["family", "device"])["family"].transform("size")
+        brothers = part.groupby("family")["device"].transform("nunique")
+        families = part["family"].nunique()
+        weight = len(part) / (families * brothers * sizes)
+        # The spread between families is known from few of them: Student's factor to first order.
+        widen = ONE_FAMILY if families == 1 else float(np.sqrt(1.0 + 1.0 / families))
+        found |= cells(part.assign(weight=weight).reset_index(drop=True), widen=widen)
+    return found
+
+
+def table(measured: Measured) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The shipped table, as `accelsim.architectures.gpu.intervals.shipped_bands` reads it, and the left-out
+    devices.
+    """
+    import pandas as pd
+
+    strange = left_out(measured)
+    own, other = residuals(measured), residuals(measured, strange)
+    lines: list[tuple[float, dict[str, Any]]] = []
+    shares: dict[str, list[float]] = {MEASURED: [], LEFT_OUT: []}
+    for number, family in enumerate(measured.families):
+        mine = own[own["family"] == number].reset_index(drop=True)
+        found = cells(mine)
+        lines += [_line(MEASURED, " ".join(family), name, *entry, mine) for name, entry in found.items()]
+        shares[MEASURED].append(_share(mine, found))
+    found = left_out_cells(other)
+    lines += [_line(LEFT_OUT, "", name, *entry, other) for name, entry in found.items()]
+    for number in range(len(measured.families)):
+        mine = other[other["family"] == number].reset_index(drop=True)
+        shares[LEFT_OUT].append(_share(mine, found))
+    lines.sort(key=lambda line: -line[0])
+    rows = [row for _, row in lines[:MOST_CELLS]]
+    for basis, values in shares.items():
+        known = [v for v in values if np.isfinite(v)]
+        rows.append({"basis": basis, "device": "", "cell": "common", "low": f"{np.mean(known):.3f}"})
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).fillna("")
+    return frame.sort_values(["basis", "device", "cell"], ignore_index=True), strange
+
+
+def _line(
+    basis: str, device: str, name: str, band: Band, gain: float, frame: pd.DataFrame
+) -> tuple[float, dict[str, Any]]:
+    op = name.split("/")[0]
+    row = {
+        "basis": basis,
+        "device": device,
+        "cell": name,
+        "low": f"{band.low:.4f}",
+        "high": f"{band.high:.4f}",
+        "level": f"{band.level}",
+        "rows": str(band.rows),
+        "groups": str(frame["group"][frame["op"].astype(str) == op].nunique()),
+        "shortest_s": f"{band.shortest_s:.3e}",
+        "longest_s": f"{band.longest_s:.3e}",
+    }
+    return gain, row
+
+
+def _share(frame: pd.DataFrame, found: Mapping[str, tuple[Band, float]]) -> float:
+    """Common share over products of one token count: kernels that a network could run one after the other."""
+    rows = _products(frame)
+    if len(rows) < 300:
+        return float("nan")
+    cluster = rows["device"] + "|" + rows["m"].astype(int).astype(str)
+    return common_share(rows, {name: band for name, (band, _) in found.items()}, cluster)
+
+
+def _products(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[(frame["op"] == "gemm") & (frame["formats"] == "half")].reset_index(drop=True)
+
+
+def scores(test: Measured, training: Measured, strange: Mapping[str, Any]) -> pd.DataFrame:
+    """Coverage, median half-width and interval score of each device and operator on test rows.
+
+    Parameters
+    ----------
+    test, training : Measured
+    strange : mapping
+        Devices as `left_out` makes them.
+
+    Returns
+    -------
+    DataFrame
+        ``basis device op rows coverage_pct half_width_pct interval_score_pct``. A device that was left out
+        takes the bands of the families other than its own.
+    """
+    import pandas as pd
+
+    found = []
+    known: dict[tuple[int, str], dict[str, Band]] = {}
+    own, other, basis = residuals(test), residuals(test, strange), residuals(training, strange)
+    for label, frame in ((MEASURED, own), (LEFT_OUT, other)):
+        for (name, op, formats), part in frame.groupby(
+            ["device", frame["op"].astype(str), "formats"], sort=True
+        ):
+            device = load_hardware(str(name))
+            if label == LEFT_OUT:
+                family = int(part["family"].iloc[0])
+                if (family, op) not in known:
+                    rest = basis[(basis["family"] != family) & (basis["op"].astype(str) == op)]
+                    entries = left_out_cells(rest.reset_index(drop=True)) if len(rest) else {}
+                    known[family, str(op)] = {cell: band for cell, (band, _) in entries.items()}
+                bands = known[family, str(op)]
+                if not bands:
+                    continue
+                kernels = device.kernels.model_copy(update={"band": bands})
+                device = device.model_copy(update={"kernels": kernels})
+            low, high = factors(str(op), str(formats), device, Options(), part["predicted_s"], part["bound"])
+            predicted = part["predicted_s"].to_numpy()
+            scored = coverage(part.assign(low_s=low * predicted, high_s=high * predicted))
+            found.append({"basis": label, "device": name, "op": op, "formats": formats, **scored})
+    return pd.DataFrame(found)
+
+
+def sums(
+    frame: pd.DataFrame, bands: Mapping[str, Band], share: float, kernels: int = 6, seed: int = 0
+) -> dict[str, float]:
+    """How bands of sums hold: products of one token count and different weights stand for a network's layers.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        `residuals`.
+    bands : mapping of str to Band
+    share : float
+        See `accelsim.architectures.gpu.intervals.combine`.
+    kernels : int
+        Products of a sum.
+    seed : int
+
+    Returns
+    -------
+    dict
+        As `accelsim.calibration.intervals.coverage`.
+    """
+    import pandas as pd
+
+    rows = _products(frame)
+    middle, sigma = spreads(rows, bands)
+    reach = NormalDist().inv_cdf(0.5 + LEVEL / 2.0) * sigma
+    low, high = np.exp(middle - reach), np.exp(middle + reach)
+    truth = rows["log_ratio"].to_numpy()
+    rng = np.random.default_rng(seed)
+    found = []
+    for at in rows.groupby([rows["device"], rows["m"]]).indices.values():
+        for _ in range(len(at) // kernels):
+            chosen = rng.choice(np.asarray(at), kernels, replace=False)
+            times = rows["predicted_s"].to_numpy()[chosen]
+            a, b = combine(times, low[chosen], high[chosen], share)
+            total = float(times.sum())
+            measured = float((times * np.exp(truth[chosen])).sum())
+            found.append((measured, total, a * total, b * total))
+    if not found:
+        raise RequestError("no sums: too few products of one token count")
+    return coverage(pd.DataFrame(found, columns=["latency_s", "predicted_s", "low_s", "high_s"]))

@@ -1,0 +1,307 @@
+"""Systolic devices against silicon: published figures, and measured TPU matrix products.
+
+Constants were fitted on rows of role ``calibration`` alone (or on half of the matrix products); rows of role
+``outcome`` are shown without a target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.architectures import architecture_of
+from accelsim.architectures.base import Options
+from accelsim.core.errors import ConfigError
+from accelsim.core.paths import data_folder
+from accelsim.engine.simulate import simulate
+from accelsim.hardware.spec import load_hardware
+from accelsim.validate.fpga_networks import network
+from accelsim.workload.builders.layers import GraphBuilder
+from accelsim.workload.graph import Graph
+from accelsim.workload.load import load_workload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+
+
+def _table(name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(data_folder("validation") / "systolic" / name)
+
+
+def silicon() -> pd.DataFrame:
+    """Every published figure that the model can be held against.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``device what role published predicted unit error_pct source``; ``predicted`` is NaN where no
+        workload or no part of the model answers, and ``note`` says why.
+    """
+    import pandas as pd
+
+    published = _table("published.csv")
+    answers: dict[str, Callable[[], Iterator[tuple[tuple[str, str], float]]]] = {
+        "tpu-v1": _tpu_v1,
+        "eyeriss": _eyeriss,
+        "edge-tpu": lambda: _edge_tpu(published),
+        "nvdla-2048": lambda: _frames("nvdla-2048", "ResNet-50"),
+        "nvdla-256": lambda: _frames("nvdla-256", "ResNet-50"),
+        "tpu-v3": lambda: _frames("tpu-v3", "ResNet-50 Server", batch=64, chips=4),
+    }
+    found = {(device, *key): value for device, answer in answers.items() for key, value in answer()}
+    rows = []
+    for r in published.to_dict("records"):
+        if r["role"] in ("input", "bar"):
+            continue
+        predicted = found.get((r["device"], r["network"], r["metric"]), float("nan"))
+        value = float(r["value"])
+        rows.append(
+            {
+                "device": r["device"],
+                "what": f"{r['network']} {r['metric']}",
+                "role": r["role"],
+                "published": value,
+                "predicted": predicted,
+                "unit": r["unit"],
+                "error_pct": 100.0 * (predicted / value - 1.0) if value else float("nan"),
+                "source": r["source"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# -- TPU v1
+
+
+def tpu_v1_network(name: str) -> Graph:
+    """MLP0, LSTM0 or CNN0 with the layer shapes that `validation/systolic/tpu_v1_layers.csv` assumes."""
+    b = GraphBuilder(name, "int8")
+    layers = _table("tpu_v1_layers.csv").query("network == @name").to_dict("records")
+    first = layers[0]
+    x = b.input(
+        "x", 1, *((first["inputs"], first["image"], first["image"]) if name == "CNN0" else (first["inputs"],))
+    )
+    for layer in layers:
+        for _ in range(layer["count"]):
+            if layer["kind"] == "conv":
+                x = b.activation(b.conv(x, layer["outputs"], layer["kernel"], bias=False), "relu")
+            elif layer["kind"] == "fc" and layer["outputs"] == layer["inputs"]:
+                x = b.activation(b.linear(x, layer["outputs"], bias=False), "relu")
+            elif layer["kind"] == "fc":
+                # A cell: the gates are combined to as many values as the next cell takes.
+                gates = b.activation(b.linear(x, layer["outputs"], bias=False), "sigmoid")
+                x = b.elementwise("mul", *b.views(gates, layer["outputs"] // layer["inputs"]))
+            else:
+                x = b.elementwise("add", x, x)
+    return b.build(item="item")
+
+
+def _tpu_v1() -> Iterator[tuple[tuple[str, str], float]]:
+    device = load_hardware("tpu-v1")
+    for name, batch in (("MLP0", 200), ("LSTM0", 64), ("CNN0", 8)):
+        result: Any = simulate(tpu_v1_network(name), device, batch=batch, precision="int8")
+        seconds, ops = result.summary["latency_s"], result.ops
+        yield (name, "achieved"), result.summary["flops"] / seconds / 1e12
+        total = seconds * device.array.clock_hz
+        macs = result.summary["flops"] / 2 / (device.array.rows * device.array.cols)
+        yield (name, "array_active"), 100.0 * macs / total
+        waiting = (ops.cycles_memory - ops.cycles_compute).clip(lower=0).sum()
+        yield (name, "weight_stall"), 100.0 * waiting / total
+        yield (name, "non_matrix"), 100.0 * ops.cycles_overhead.sum() / total
+
+
+# -- Eyeriss
+
+
+def _eyeriss() -> Iterator[tuple[tuple[str, str], float]]:
+    total_ms = 0.0
+    for layer in _table("alexnet_layers.csv").to_dict("records"):
+        b = GraphBuilder(layer["layer"], "int16")
+        x = b.input("x", 1, layer["channels"], layer["image"], layer["image"])
+        b.conv(
+            x, layer["filters"], layer["kernel"], stride=layer["stride"], padding=layer["padding"],
+            groups=layer["groups"], bias=False,
+        )  # fmt: skip
+        density = {True: 1 - layer["zeros_in_pct"] / 100, False: 1 - layer["zeros_out_pct"] / 100}
+        graph = b.build().map_tensors(
+            lambda t, d=density: replace(t, density=d[t.name == "x"]) if t.role == "activation" else t
+        )
+        # Every layer was measured on its own.
+        result: Any = simulate(graph, "eyeriss", batch=4, precision="int16", cold=True)
+        latency_ms = 1e3 * result.summary["latency_s"]
+        total_ms += latency_ms
+        yield (layer["layer"], "latency"), latency_ms
+        yield (layer["layer"], "DRAM_accesses"), result.summary["dram_bytes"] / 1e6
+        macs = result.summary["flops"] / 2
+        yield (layer["layer"], "active_PEs"), macs / float(result.ops.cycles_compute.iloc[0])
+    yield ("TOTAL", "latency"), total_ms
+
+
+# -- Edge TPU, NVDLA, TPU v3
+
+_EDGE_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "MobileNet v1 224": ("mobilenet", {"version": 1}),
+    "MobileNet v2 224": ("mobilenet", {"version": 2}),
+    "DenseNet 224": ("densenet", {}),
+    "Inception v1 224": ("inception-v1", {}),
+    "ResNet-50 V1 299": ("resnet", {"depth": 50, "image": 299}),
+    "ResNet-50 V2 299": ("resnet-v2", {"depth": 50, "image": 299}),
+    "SqueezeNet 224": ("squeezenet", {}),
+}
+
+
+def _edge_tpu(published: pd.DataFrame) -> Iterator[tuple[tuple[str, str], float]]:
+    for name in published.loc[published.device == "edge-tpu", "network"]:
+        if name in _EDGE_NETWORKS:
+            builder, parameters = _EDGE_NETWORKS[name]
+            result: Any = simulate(network(builder, **parameters), "edge-tpu", precision="int8")
+            yield (name, "latency"), 1e3 * result.summary["latency_s"]
+
+
+def _frames(
+    device: str, name: str, *, batch: int = 1, chips: int = 1
+) -> Iterator[tuple[tuple[str, str], float]]:
+    precision = "bf16" if device.startswith("tpu") else "int8"
+    result: Any = simulate(load_workload("resnet50"), device, batch=batch, precision=precision)
+    yield (name, "throughput"), chips * result.summary["throughput_per_s"]
+
+
+# -- measured TPU matrix products, chip not named
+
+
+def read_tpu_gemm(path: str | Path) -> pd.DataFrame:
+    """The table ``gemm_fp16.csv`` of yutation/SCALE-SIM_Validation.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``set m n k latency_s train``; half of the shapes, by the hash of the shape, are for training.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or lacks a column.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the table ({error})", str(path)) from None
+    wanted = {"set": "set", "M": "m", "N": "n", "K": "k", "fusion_us_avg": "latency_s"}
+    lacking = sorted(set(wanted) - set(frame.columns))
+    if lacking:
+        raise ConfigError(f"the table has no column '{lacking[0]}'", str(path))
+    frame = frame[list(wanted)].rename(columns=wanted)
+    frame["latency_s"] *= 1e-6
+    frame["train"] = [_in_training(*shape) for shape in frame[["m", "n", "k"]].itertuples(index=False)]
+    return frame
+
+
+def _in_training(m: int, n: int, k: int) -> bool:
+    return int(hashlib.sha256(f"{m}x{n}x{k}".encode()).hexdigest(), 16) % 2 == 0
+
+
+COUNTS = (1, 2, 4, 8)
+
+
+def fit_tpu_gemm(frame: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
+    """Fit the unknowns of the chip on the training half and score the other half.
+
+    Unknown are the number of 128 x 128 arrays, their clock, the sustained memory bandwidth and the fixed cost
+    of a product. For each number of arrays the time is linear in the other three (transfers do not hide
+    behind the arrays: XLA runs one product as one kernel), so they follow from least squares of relative
+    errors.
+
+    Returns
+    -------
+    device : SystolicDevice
+        The fitted chip.
+    scores : DataFrame
+        Columns ``set rows train_mape_pct test_mape_pct``.
+    """
+    import pandas as pd
+
+    t = frame.latency_s.to_numpy()
+    train = frame.train.to_numpy()
+    best: tuple[float, int, npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+    for count in COUNTS:
+        cycles, moved = _features(frame, count)
+        features = np.stack([np.ones_like(t), moved, cycles], axis=1)
+        weights = _relative_fit(features[train], t[train])
+        predicted = features @ weights
+        loss = float(np.abs(predicted[train] / t[train] - 1).mean())
+        if (weights > 0).all() and (best is None or loss < best[0]):
+            best = (loss, count, weights, predicted)
+    if best is None:
+        raise ConfigError("no chip fits these products", "matrix products")
+    _, count, weights, predicted = best
+    device = _gemm_device(count).replace(
+        **{
+            "array.clock": f"{float(1 / weights[2])!r} Hz",
+            "memory.bandwidth": f"{float(1 / weights[1])!r} B/s",
+            "dispatch": f"{float(weights[0])!r} s",
+        }
+    )
+    errors = pd.DataFrame({"set": frame["set"], "train": train, "error": 100 * np.abs(predicted / t - 1)})
+    scores = [
+        {
+            "set": name,
+            "rows": len(group),
+            "train_mape_pct": float(group.error[group.train].mean()),
+            "test_mape_pct": float(group.error[~group.train].mean()),
+        }
+        for name, group in errors.groupby("set", sort=False)
+    ]
+    return device, pd.DataFrame(scores)
+
+
+def _gemm_device(count: int) -> Any:
+    return load_hardware("tpu-v4").replace(
+        **{
+            "array.count": count,
+            "array.clock": "1 GHz",
+            "memory.latency": "0 s",
+            "memory.efficiency": 1.0,
+            "dispatch": "0 s",
+            "transfers_overlap": False,
+        }
+    )
+
+
+def _features(frame: pd.DataFrame, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Array cycles and DRAM bytes of each product."""
+    device = _gemm_device(count)
+    ops = []
+    for i, (m, n, k) in enumerate(frame[["m", "n", "k"]].itertuples(index=False)):
+        b = GraphBuilder("products", "bf16")
+        b.linear(b.input(f"x{i}", int(m), int(k)), int(n), bias=False, stem=f"p{i}")
+        ops.append(b.ops[0])
+    architecture = architecture_of("systolic")
+    program = architecture.lower(Graph("products", ops), device, Options(cold=True))
+    costs = architecture.cost(program)
+    return (
+        np.array([c.cycles_compute for c in costs]),
+        np.array([c.bytes_by_level["dram"] for c in costs]),
+    )
+
+
+def _relative_fit(features: npt.NDArray[np.float64], t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Weights of least absolute relative error, by reweighted least squares."""
+    scaled = features / t[:, None]
+    scale = scaled.max(axis=0)
+    weight = np.ones(len(t))
+    for _ in range(50):
+        solution = np.linalg.lstsq(scaled / scale * weight[:, None], weight, rcond=None)[0]
+        weight = 1 / np.sqrt(np.maximum(np.abs(scaled / scale @ solution - 1), 1e-4))
+    return np.asarray(solution / scale)
