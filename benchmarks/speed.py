@@ -1,7 +1,7 @@
 """How fast accelsim is, in one command: ``python benchmarks/speed.py [--json]``.
 
-Each figure is the median of several runs on this machine; times of whole processes use a filled numba cache. Bounds are
-the project's own targets, printed beside the figures; nothing fails here.
+Each figure is the median of several runs on this machine; whole processes use a filled numba cache. Targets
+are printed beside the figures; nothing fails here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def import_s() -> float:
     times = []
     for _ in range(REPEATS):
         done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", "import accelsim"], capture_output=True, text=True, check=True
+            [sys.executable, "-X", "importtime", "-c", "import accelsim"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         line = next(row for row in done.stderr.splitlines() if row.endswith("| accelsim"))
         times.append(int(line.split("|")[1]) / 1e6)
@@ -57,11 +60,17 @@ def figures() -> list[dict[str, object]]:
 
     rows: list[tuple[str, float, float | None]] = [
         ("import accelsim", import_s(), 0.3),
-        ("accelsim run resnet50, whole process", process_s("-m", "accelsim.cli", "run", "resnet50", "-d", "h100-sxm"), 4.0),
+        (
+            "accelsim run resnet50, whole process",
+            process_s("-m", "accelsim.cli", "run", "resnet50", "-d", "h100-sxm"),
+            4.0,
+        ),
     ]
     for device in ("h100-sxm", "tpu-v4", "zcu104-dpu", "u250-finn"):
         seconds = call_s(lambda device=device: ax.simulate("resnet50", device, precision="int8"))
-        rows.append((f"simulate resnet50 on {device}, warm", seconds, 0.005 if device == "h100-sxm" else None))
+        rows.append(
+            (f"simulate resnet50 on {device}, warm", seconds, 0.005 if device == "h100-sxm" else None)
+        )
     event = call_s(lambda: ax.simulate("resnet50", "tpu-v4", precision="int8", fidelity="event"))
     rows.append(("simulate resnet50 on tpu-v4, event, warm", event, None))
     decode = call_s(lambda: ax.simulate("llama-3.1-70b", "h100-sxm", phase="decode", context=4096, devices=8))
@@ -70,7 +79,9 @@ def figures() -> list[dict[str, object]]:
         from accelsim.workload.onnx import from_onnx
 
         folder = Path(str(find_spec("onnx").origin)).parent / "backend/test/data/light"  # type: ignore[union-attr]
-        rows.append(("import light_resnet50.onnx", call_s(lambda: from_onnx(folder / "light_resnet50.onnx"), 5), None))
+        rows.append(
+            ("import light_resnet50.onnx", call_s(lambda: from_onnx(folder / "light_resnet50.onnx"), 5), None)
+        )
     return [{"what": what, "seconds": seconds, "target_s": target} for what, seconds, target in rows]
 
 

@@ -111,7 +111,9 @@ def op_work(op: str, s: Mapping[str, Array], f: PrecisionPlan) -> tuple[Any, Any
     return 0.0, cells * activation * (1.0 + s.get("inputs", 1.0)), 0.0
 
 
-def _conv2d(s: Mapping[str, Array], weight: float, activation: float, out: float) -> tuple[Array, Array, float]:
+def _conv2d(
+    s: Mapping[str, Array], weight: float, activation: float, out: float
+) -> tuple[Array, Array, float]:
     out_h = (s["h"] + 2 * s["padding"] - s["kernel_h"]) // s["stride"] + 1
     out_w = (s["w"] + 2 * s["padding"] - s["kernel_w"]) // s["stride"] + 1
     filters = s["c_out"] * s["c_in"] / s["groups"] * s["kernel_h"] * s["kernel_w"]
@@ -135,7 +137,9 @@ def touched(size: Array, kernel: Array, stride: Array, padding: Array, out: Arra
     return np.where(skips, read, size)
 
 
-def _attention(s: Mapping[str, Array], activation: float, kv: float, out: float) -> tuple[Array, Array, float]:
+def _attention(
+    s: Mapping[str, Array], activation: float, kv: float, out: float
+) -> tuple[Array, Array, float]:
     pairs = visible_pairs(s)
     reach = np.where(s["window"] > 0, s["window"] + s["seq_q"] - 1.0, s["seq_kv"])
     keys = np.where(s["causal"] == 1.0, np.minimum(reach, s["seq_kv"]), s["seq_kv"])

@@ -116,8 +116,8 @@ def _values(value: Any) -> list[Any]:
 
 def _check(values: Mapping[str, list[Any]]) -> None:
     """Find wrong names and values before anything runs."""
-    from accelsim.hardware.spec import load_hardware
     from accelsim.core.precision import plan
+    from accelsim.hardware.spec import load_hardware
 
     for name in values["hardware"]:
         load_hardware(name)

@@ -1,7 +1,7 @@
 """Kernel timings that the package ``aiconfigurator-core`` carries, read in place.
 
 The package (NVIDIA, Apache-2.0) has one parquet table per system, operator, backend and version. The loaders
-return them in the schema of `accelsim.calibration.measurements`; what its columns mean is in `docs/validation.md`.
+return them in the schema of `accelsim.calibration.measurements`; docs/validation.md tells what columns mean.
 """
 
 from __future__ import annotations

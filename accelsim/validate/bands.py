@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 COLUMNS = ("basis", "device", "cell", "low", "high", "level", "rows", "groups", "shortest_s", "longest_s")
 MOST_CELLS = 290
 """Rows of the shipped table; of cells that may be left out, those that gain least are."""
-ONE_FAMILY = 1.5
-"""Factor on the logarithms of a band of devices that were left out, where one family alone was measured."""
+ONE_FAMILY = 2.0
+"""Factor on the logarithms of an operator that one family alone has rows of. All devices take its constants,
+so the rows are predicted with them, and what other devices add to the errors is assumed."""
 FIT_ROWS = 600
 """Products of each device in a fit that leaves a family out."""
 
@@ -195,6 +196,10 @@ def table(measured: Measured) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     strange = left_out(measured)
     own, other = residuals(measured), residuals(measured, strange)
+    single = other.groupby(other["op"].astype(str))["family"].nunique()
+    alone = list(single.index[single == 1])
+    kept = [own[own["op"].isin(alone)], other[~other["op"].isin(alone)]]
+    other = pd.concat(kept, ignore_index=True)
     lines: list[tuple[float, dict[str, Any]]] = []
     shares: dict[str, list[float]] = {MEASURED: [], LEFT_OUT: []}
     for number, family in enumerate(measured.families):

@@ -22,6 +22,7 @@ from accelsim.core.paths import data_folder
 from accelsim.engine.simulate import simulate
 from accelsim.hardware.spec import load_hardware
 from accelsim.validate.fpga_networks import network
+from accelsim.validate.table import Table
 from accelsim.workload.builders.layers import GraphBuilder
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
+
+
+_ROLES = {
+    "scored": "No constant was chosen on these.",
+    "fit": "A constant of the device was chosen on these; shown, not scored.",
+    "vendor": "The vendor's own estimates, not silicon.",
+}
 
 
 def _table(name: str) -> pd.DataFrame:
@@ -81,6 +89,20 @@ def silicon() -> pd.DataFrame:
 
 
 # -- TPU v1
+
+
+def tables() -> Iterator[Table]:
+    """The systolic part of the validation report.
+
+    Yields
+    ------
+    Table
+        Published silicon, scored; figures that a constant was chosen on, and vendors' own estimates, apart.
+    """
+    rows = silicon()
+    shown = ["device", "what", "published", "predicted", "unit", "error_pct", "source"]
+    for role, part in rows.groupby("role", sort=False):
+        yield Table(f"Published figures: {role}", _ROLES.get(str(role), ""), part[shown])
 
 
 def tpu_v1_network(name: str) -> Graph:

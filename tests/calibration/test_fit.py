@@ -78,12 +78,14 @@ def test_the_band_fits_the_noise(calibration: ax.Calibration) -> None:
     assert np.median(half) < 0.12
 
 
-def test_same_seed_same_constants(calibration: ax.Calibration) -> None:
-    assert ax.calibrate(DEVICE, _measured(1500)).text == calibration.text
+def test_same_seed_same_constants() -> None:
+    first, second = (ax.calibrate(DEVICE, _measured(150)) for _ in range(2))
+    assert first.constants == second.constants
+    assert first.bands == second.bands
 
 
-def test_outliers_do_not_pull(calibration: ax.Calibration) -> None:
-    frame = _measured(1500)
+def test_outliers_do_not_pull() -> None:
+    frame = _measured(800)
     frame.loc[::12, "latency_s"] *= 4.0
     spoilt = ax.calibrate(DEVICE, frame)
     new = _shapes(1000, seed=3)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from accelsim.architectures.opschema import COLUMNS, OPS, check, shapes
-from accelsim.core.errors import RequestError, UnknownNameError
+from accelsim.core.errors import RequestError
 
 GEMM = {"op": "gemm", "precision": "bf16", "m": 128, "n": 256, "k": 64}
 

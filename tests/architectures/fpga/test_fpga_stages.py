@@ -319,7 +319,7 @@ def test_the_quick_bound_is_a_bound(pipeline):
 
 
 @settings(max_examples=30, deadline=None)
-@given(pipelines(), st.integers(5, 40))
+@given(pipelines(), st.integers(30, 60))
 def test_frames_follow_each_other_by_the_slowest_stage(pipeline, slow):
     """With FIFOs that delay nothing T(b) = T(1) + (b - 1) II to 5 % once one stage is clearly the slowest."""
     stages, stream, tail, *rest = pipeline
