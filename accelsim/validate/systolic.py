@@ -34,9 +34,10 @@ Row = dict[str, Any]
 
 
 _ROLES = {
+    "outcome": "What follows from the same runs; shown, no target.",
     "scored": "No constant was chosen on these.",
-    "fit": "A constant of the device was chosen on these; shown, not scored.",
-    "vendor": "The vendor's own estimates, not silicon.",
+    "calibration": "A constant of the device was chosen on these; shown, not scored.",
+    "vendor estimate": "The vendor's own estimates, not silicon.",
 }
 
 
