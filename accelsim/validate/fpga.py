@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from accelsim.calibration.splits import divides
 from accelsim.core.paths import data_folder
 from accelsim.core.yamlfile import read_yaml
 from accelsim.engine.simulate import simulate
 from accelsim.validate.fpga_networks import network
-from accelsim.validate.splits import divides
 from accelsim.validate.table import Table
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from accelsim.architectures.gpu.collectives import (
     collective_rows,
     ring_steps,
 )
+from accelsim.calibration.splits import held_out
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import plan, precision
 from accelsim.hardware.spec import load_hardware
 from accelsim.validate import aiconfigurator
-from accelsim.validate.splits import held_out
 from accelsim.workload.graph import Graph, Op, Tensor
 
 OPS = ("allreduce", "allgather", "reducescatter", "alltoall", "sendrecv")

@@ -192,7 +192,8 @@ def test_held_out_layers_of_deepbench(precision, limit):
     if not SHEET.is_file():
         pytest.skip("needs the DeepBench sheet in a folder 'shared' beside the repository")
     pytest.importorskip("openpyxl")
-    from accelsim.validate import deepbench, splits
+    from accelsim.calibration import splits
+    from accelsim.validate import deepbench
 
     frame = deepbench.load(SHEET)
     frame = frame[(frame.op == "conv2d") & (frame.precision == precision)]

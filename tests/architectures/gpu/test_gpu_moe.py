@@ -18,10 +18,10 @@ from accelsim.architectures.gpu.rates import product_rate
 from accelsim.architectures.gpu.tiles import tile_table
 from accelsim.architectures.opwork import work
 from accelsim.architectures.single import ops_of
+from accelsim.calibration.splits import held_out
 from accelsim.core.precision import plan, precision
 from accelsim.hardware.spec import load_hardware
 from accelsim.validate import aiconfigurator
-from accelsim.validate.splits import held_out
 from accelsim.workload.graph import Graph
 
 COLUMNS = (
