@@ -307,7 +307,7 @@ def hw_check(path: str, as_json: Json = False) -> None:
     report = {
         "file": path,
         "kind": device.kind,
-        "numbers": len(device.quantities),
+        "numbers": len(device.numbers),
         "assumed": len(device.assumed),
         "assumed_parameters": device.assumed,
     }

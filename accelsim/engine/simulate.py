@@ -261,7 +261,7 @@ def _result(
         else hourly * split.devices / 3600 / throughput * 1e6,
         "accuracy_pct": math.nan,
         "assumed_numbers": len(device.assumed),
-        "hardware_numbers": len(device.quantities),
+        "hardware_numbers": len(device.numbers),
         "fidelity": program.options.fidelity,
     }
     resources = program.parameters.get("resources", {})

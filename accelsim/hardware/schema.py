@@ -111,9 +111,15 @@ class Device(Section):
     hash: str = Field("", exclude=True, repr=False)
 
     @property
+    def numbers(self) -> dict[str, Quantity]:
+        """Numbers of the hardware by dotted path, without the constants of kernel models (``kernels.``), whose
+        evidence a result states with its error band."""
+        return {path: q for path, q in self.quantities.items() if not path.startswith("kernels.")}
+
+    @property
     def assumed(self) -> list[str]:
-        """Dotted paths of the numbers that are assumed rather than cited or measured."""
-        return [path for path, q in self.quantities.items() if q.status == "assumed"]
+        """Dotted paths of the hardware's numbers that are assumed rather than cited or measured."""
+        return [path for path, q in self.numbers.items() if q.status == "assumed"]
 
     def replace(self, **changes: Any) -> Any:
         """A new device with some parameters changed, by dotted path: ``replace(**{"memory.bandwidth": "4.8

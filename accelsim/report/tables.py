@@ -129,7 +129,7 @@ def devices() -> list[dict[str, Any]]:
                 "memory": si(d.memory.capacity_bytes, "B"),
                 "bandwidth": si(d.memory.bandwidth_bytes_per_s, "B/s"),
                 "placement": ", ".join(d.placement),
-                "assumed": f"{len(d.assumed)} of {len(d.quantities)}",
+                "assumed": f"{len(d.assumed)} of {len(d.numbers)}",
             }
         )
     return rows

@@ -107,7 +107,7 @@ def test_every_number_has_its_evidence(name: str) -> None:
         if quantity.status != "assumed":
             for word in ("recalled", "guess", "one table", "inferred", "secondary", "no measurement"):
                 assert word not in quantity.source, f"{path}: {quantity.source}"
-    assert device.assumed == [p for p, q in device.quantities.items() if q.status == "assumed"]
+    assert device.assumed == [p for p, q in device.numbers.items() if q.status == "assumed"]
 
 
 def _numbers(node: object, prefix: str = "") -> list[tuple[str, float]]:
