@@ -45,9 +45,7 @@ class Catalog:
         """Every name with its file. A file whose name starts with ``_`` is a family that others extend."""
         found: dict[str, Path] = {}
         for folder in self.folders():
-            for path in sorted(folder.rglob("*.yaml")):
-                if not path.name.startswith("_"):
-                    found.setdefault(path.stem, path)
+            found = {**_listed(folder), **found}
         return dict(sorted(found.items()))
 
     def names(self) -> list[str]:
@@ -90,6 +88,23 @@ class Catalog:
 
     def __repr__(self) -> str:
         return f"{self.kind} ({len(self)}): {', '.join(self.names())}"
+
+
+_LISTED: dict[Path, tuple[dict[Path, int], dict[str, Path]]] = {}
+
+
+def _listed(folder: Path) -> dict[str, Path]:
+    """Names of one folder; walked again only when one of its directories has changed."""
+    times, names = _LISTED.get(folder, ({}, {}))
+    if not times or any(not d.is_dir() or d.stat().st_mtime_ns != then for d, then in times.items()):
+        directories = [folder, *(p for p in folder.rglob("*") if p.is_dir())]
+        times = {d: d.stat().st_mtime_ns for d in directories}
+        names = {}
+        for path in sorted(folder.rglob("*.yaml")):
+            if not path.name.startswith("_"):
+                names.setdefault(path.stem, path)
+        _LISTED[folder] = (times, names)
+    return names
 
 
 @lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ parameter is ``memory.bandwidth``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -110,13 +111,14 @@ class Device(Section):
     document: Mapping[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
     hash: str = Field("", exclude=True, repr=False)
 
-    @property
+    @cached_property
     def numbers(self) -> dict[str, Quantity]:
-        """Numbers of the hardware by dotted path, without the constants of kernel models (``kernels.``), whose
-        evidence a result states with its error band."""
+        """The hardware numbers by dotted path; constants of kernel models (``kernels.``) are not among them,
+        since a result states their evidence with its error band.
+        """
         return {path: q for path, q in self.quantities.items() if not path.startswith("kernels.")}
 
-    @property
+    @cached_property
     def assumed(self) -> list[str]:
         """Dotted paths of the hardware's numbers that are assumed rather than cited or measured."""
         return [path for path, q in self.numbers.items() if q.status == "assumed"]
