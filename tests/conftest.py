@@ -1,5 +1,7 @@
-"""Random tests draw the same examples everywhere, so that a failure can be repeated; HYPOTHESIS_PROFILE=explore
-draws new ones."""
+"""Random tests draw the same examples everywhere, so that a failure can be repeated.
+
+HYPOTHESIS_PROFILE=explore draws new ones.
+"""
 
 from __future__ import annotations
 
