@@ -35,7 +35,8 @@ Row = dict[str, Any]
 
 _ROLES = {
     "outcome": "What follows from the same runs; shown, no target.",
-    "scored": "No constant was chosen on these.",
+    "scored": "No constant was fitted on these. Eyeriss's link efficiency was chosen with its latencies in "
+    "view, and TPU v1's assumed vector layers were edited once after a first score.",
     "calibration": "A constant of the device was chosen on these; shown, not scored.",
     "vendor estimate": "The vendor's own estimates, not silicon.",
 }
