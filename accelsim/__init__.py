@@ -20,8 +20,12 @@ _PUBLIC = {
     "calibrate": "accelsim.calibration.fit",
     "Calibration": "accelsim.calibration.fit",
     "sweep": "accelsim.explore.sweep",
-    "pow2": "accelsim.explore.sweep",
-    "Study": "accelsim.explore.sweep",
+    "pow2": "accelsim.explore.space",
+    "linear": "accelsim.explore.space",
+    "log": "accelsim.explore.space",
+    "Space": "accelsim.explore.space",
+    "Store": "accelsim.explore.store",
+    "Study": "accelsim.explore.study",
     "Result": "accelsim.engine.result",
     "Stamp": "accelsim.engine.result",
     "Segment": "accelsim.engine.timeline",
@@ -67,7 +71,10 @@ if TYPE_CHECKING:
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
-    from accelsim.explore.sweep import Study, pow2, sweep
+    from accelsim.explore.space import Space, linear, log, pow2
+    from accelsim.explore.store import Store
+    from accelsim.explore.study import Study
+    from accelsim.explore.sweep import sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.workload.builders.layers import GraphBuilder
