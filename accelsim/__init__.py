@@ -23,6 +23,11 @@ _PUBLIC = {
     "pow2": "accelsim.explore.space",
     "linear": "accelsim.explore.space",
     "log": "accelsim.explore.space",
+    "search": "accelsim.explore.search",
+    "Search": "accelsim.explore.search",
+    "compare": "accelsim.explore.compare",
+    "main_effects": "accelsim.explore.influence",
+    "elasticities": "accelsim.explore.influence",
     "Space": "accelsim.explore.space",
     "Store": "accelsim.explore.store",
     "Study": "accelsim.explore.study",
@@ -71,6 +76,9 @@ if TYPE_CHECKING:
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
+    from accelsim.explore.compare import compare
+    from accelsim.explore.influence import elasticities, main_effects
+    from accelsim.explore.search import Search, search
     from accelsim.explore.space import Space, linear, log, pow2
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study

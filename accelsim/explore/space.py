@@ -140,12 +140,36 @@ class Space:
 
     def point(self, position: int) -> dict[str, Any]:
         """The point at a position, in the order of the axes (the last axis changes fastest)."""
-        flat = int(self.indices[position]) if self.where else position
-        steps: dict[int, int] = {}
-        for i in range(len(self._dimensions) - 1, -1, -1):
-            flat, steps[i] = divmod(flat, self._dimensions[i][1])
-        named = self._named(steps)
+        named = self._named(dict(enumerate(reversed(self.steps(position).values()))))
         return {name: named[name] for name in self.axes}
+
+    # -- steps of dimensions: what a search moves on
+    # ----------------------------------------------------------------
+
+    @property
+    def dimensions(self) -> dict[str, tuple[Any, ...]]:
+        """Values by dimension; zipped axes are one, ``a+b``, with the values of the first."""
+        return {"+".join(names): self.axes[names[0]] for names, _ in self._dimensions}
+
+    def steps(self, position: int) -> dict[str, int]:
+        """Step along each dimension of the point at a position."""
+        flat = int(self.indices[position]) if self.where else position
+        found: dict[str, int] = {}
+        for names, count in reversed(self._dimensions):
+            flat, found["+".join(names)] = divmod(flat, count)
+        return found
+
+    def position(self, steps: Mapping[str, int]) -> int | None:
+        """Position of the point at these steps; None where a condition leaves it out."""
+        import numpy as np
+
+        flat = 0
+        for names, count in self._dimensions:
+            flat = flat * count + steps["+".join(names)]
+        if not self.where:
+            return flat
+        place = int(np.searchsorted(self.indices, flat))
+        return place if place < len(self.indices) and self.indices[place] == flat else None
 
     def points(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
         """The points from `start` up to `stop`."""
