@@ -211,6 +211,45 @@ def latencies(program: Program) -> Any:
     return (np.maximum(parts.compute, parts.traffic) + parts.exposed) / program.device.array.clock_hz
 
 
+def occupancy(program: Program) -> dict[str, Any]:
+    """What the arrays of a weight-stationary device do in each cycle of each kernel, one execution [cycle].
+
+    Returns
+    -------
+    dict of array
+        ``active`` operands stream; ``shift`` a weight tile moves in and nothing streams; ``drain`` the last
+        results leave; ``stall`` the arrays wait for transfers; ``other`` dispatch, latencies, the vector unit
+        alone. They sum to the kernel's cycles.
+
+    Notes
+    -----
+    A tile that memory delivers late shifts in after it arrived, so its whole shift is exposed. Otherwise it
+    hides behind the tile before, but for what is longer than that one streams. These are the counters of
+    table 3 of N. Jouppi et al., ISCA 2017, doi:10.1145/3079856.3080246.
+    """
+    from accelsim.architectures.systolic import folds
+
+    nests: Nests = program.parameters["nests"]
+    unit, count = program.device.array, len(program.kernels)
+    parts, fold, _ = _parts(program)
+    depth = np.ceil(nests.k / np.maximum(_rates(nests, program.device), 1.0))
+    down = np.ceil(depth / unit.rows)
+
+    def summed(each: Any) -> Any:
+        return np.where(parts.array > 0, np.bincount(nests.kernel, each * nests.steps, count), 0.0)
+
+    total = np.maximum(parts.compute, parts.traffic)
+    active = summed(fold[:, folds.FOLDS] * fold[:, folds.STREAM])
+    loads = summed(fold[:, folds.FOLDS] / down * depth)
+    drain = summed(np.minimum(depth, unit.rows) + np.minimum(nests.n, unit.cols) - 2.0)
+    waits = parts.traffic > parts.compute
+    idle = np.maximum(total - active - drain, 0.0)
+    shift = np.where(waits, np.minimum(loads, idle), np.clip(parts.array - active - drain, 0.0, idle))
+    stall = np.where(waits, idle - shift, 0.0)
+    other = total + parts.exposed - active - drain - shift - stall
+    return {"active": active, "shift": shift, "drain": drain, "stall": stall, "other": other}
+
+
 def _sustained(device: SystolicDevice) -> float:
     """External bandwidth that long transfers reach [B/s]."""
     return device.memory.bandwidth_bytes_per_s * device.memory.efficiency
