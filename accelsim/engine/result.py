@@ -258,5 +258,5 @@ def plain(node: Any) -> Any:
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     """Undo `plain`: None in a field with a unit is NaN."""
-    suffixes = ("_s", "_j", "_w", "_bytes", "_usd", "_pct", "_hz")
+    suffixes = ("_s", "_j", "_w", "_bytes", "_usd", "_pct", "_hz", "_m2")
     return {k: math.nan if v is None and k.endswith(suffixes) else v for k, v in row.items()}

@@ -19,6 +19,7 @@ from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine import execute
 from accelsim.engine.result import Result, Stamp
 from accelsim.engine.timeline import Segment
+from accelsim.hardware.energy import PARTS, reasons
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
 from accelsim.techniques.parallel import Parallel, shard, stages
@@ -228,7 +229,8 @@ def _result(
     latency_s = math.fsum(t.latency_s for t in timed)
     interval_s = max(t.interval_s for t in timed)
     band = architecture.interval(program, parts[0].costs, latency_s)
-    energy, missing = _energy(parts, split, interval_s)
+    energy, missing = _energy(parts, split, interval_s, request["precision"])
+    missing.update(program.parameters.get("missing", {}))
     energy_j = sum(energy.values())
     throughput = batch / interval_s
     flops = graph.flops / graph.batch * batch
@@ -248,6 +250,7 @@ def _result(
         "energy_j": energy_j,
         "energy_per_item_j": energy_j / batch,
         "power_w": energy_j / interval_s,
+        **{f"energy_{name}_j": energy.get(name, math.nan) for name in PARTS},
         "bound": _bound(parts),
         "flops": flops,
         "mac_utilisation": flops / interval_s / peak if peak else math.nan,
@@ -333,10 +336,10 @@ def _segments(parts: tuple[Part, ...], timed: list[_Timed]) -> list[Segment]:
 
 
 def _energy(
-    parts: tuple[Part, ...], split: Parallel, interval_s: float
+    parts: tuple[Part, ...], split: Parallel, interval_s: float, precision: str
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Energy of the batch on all devices by component [J]: dynamic parts, and static power from one batch to
-    the next.
+    """Energy of the batch on all devices by part [J]: dynamic parts, and static power from one batch to the
+    next. Reasons for what is NaN come with it.
     """
     copies = split.tensor * split.data
     total: dict[str, float] = {}
@@ -347,11 +350,13 @@ def _energy(
     device = parts[0].program.device
     idle = device.power.idle_w
     total["static"] = math.nan if idle is None else idle * interval_s * split.devices
-    lacking = [name for name, value in total.items() if math.isnan(value)]
-    missing: dict[str, str] = {}
+    formats = plan(precision)
+    why = reasons(device, total, (formats.weight.name, formats.activation.name, formats.kv.name))
+    missing = {f"energy_{name}_j": reason for name, reason in why.items()}
+    lacking = [f"{name} ({why[name]})" for name, value in total.items() if math.isnan(value)]
     if lacking:
         reason = f"{device.name} has no coefficient for: {', '.join(lacking)}"
-        missing = {"energy_j": reason, "energy_per_item_j": reason, "power_w": reason}
+        missing.update({"energy_j": reason, "energy_per_item_j": reason, "power_w": reason})
     return total, missing
 
 
@@ -393,6 +398,7 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
                 "cycles_overhead": cost.cycles_overhead,
                 "clock_hz": cost.clock_hz,
                 "energy_j": sum(cost.energy_j.values()) * times,
+                **{f"energy_{name}_j": value * times for name, value in cost.energy_j.items()},
                 "mapping": cost.mapping,
                 "fused": " + ".join(op.name for op in kernel.ops[1:]),
                 "approximated": next((op.approximated for op in kernel.ops if op.approximated), ""),

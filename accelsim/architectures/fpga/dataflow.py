@@ -285,9 +285,9 @@ def _energy(
         return NAN if coefficient is None else amount * coefficient
 
     return {
-        "compute": part(flops / 2, energy.mac_j.get(wide)),
+        "mac": part(flops / 2, energy.mac_j.get(wide)),
         "vector": part(vector, energy.vector_op_j),
-        "onchip": part(onchip_bytes, energy.sram_byte_j),
+        "sram": part(onchip_bytes, energy.sram_byte_j),
         "dram": part(dram_bytes, energy.dram_byte_j),
     }
 

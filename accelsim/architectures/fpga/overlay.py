@@ -250,9 +250,9 @@ def _energy(device: FpgaDevice, kernel: Kernel, moved: float) -> dict[str, float
     }
     wide = max(names, key=lambda n: names[n], default="")
     parts = {
-        "compute": (kernel.flops / 2, energy.mac_j.get(wide)),
+        "mac": (kernel.flops / 2, energy.mac_j.get(wide)),
         "vector": (sum(op.work.vector_ops for op in kernel.ops), energy.vector_op_j),
-        "onchip": (moved, energy.sram_byte_j),
+        "sram": (moved, energy.sram_byte_j),
         "dram": (moved, energy.dram_byte_j),
     }
     return {

@@ -100,13 +100,13 @@ class _Writer:
         )
 
     def energy(self, plan: Plan, index: int, dram: float, l2: float) -> dict[str, float]:
-        """Dynamic energy by component [J]; NaN where the device file has no coefficient."""
+        """Dynamic energy by part [J], the L2 as ``sram``; NaN where the device file has no coefficient."""
         flops, ops = plan.flops[index], plan.vector_ops[index]
         return {
             "mac": flops / 2.0 * self.mac_j.get(plan.names[index], nan) if flops else 0.0,
             "vector": ops * self.vector_j if ops else 0.0,
             "dram": dram * self.dram_j,
-            "l2": l2 * self.l2_j,
+            "sram": l2 * self.l2_j,
         }
 
     def finish(
