@@ -14,6 +14,7 @@ from accelsim.architectures.fpga.clock import reached, tiers
 from accelsim.architectures.fpga.fifo import smallest, unlimited, wiring, with_fifos
 from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, planned
 from accelsim.architectures.fpga.network import Network
+from accelsim.architectures.fpga.partition import Span, held_bytes, part, spans
 from accelsim.architectures.fpga.resources import Budget
 from accelsim.architectures.fpga.streamed import levels, weight_bytes
 from accelsim.architectures.fpga.timing import Port, Run, pace, port, run, words
@@ -62,11 +63,12 @@ class Design:
 
 
 class Point:
-    """A graph on a board, equal to any with the same content: the key of the design cache."""
+    """A graph, or some of its stages, on a board; equal to any with the same content: the key of the design
+    cache."""
 
-    def __init__(self, graph: Graph, device: FpgaDevice) -> None:
-        self.graph, self.device = graph, device
-        self._key = (graph.hash, device.hash)
+    def __init__(self, graph: Graph, device: FpgaDevice, span: Span | None = None) -> None:
+        self.graph, self.device, self.span = graph, device, span
+        self._key = (graph.hash, device.hash, span)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -85,6 +87,8 @@ def dataflow_of(device: FpgaDevice) -> Dataflow:
 
 @lru_cache(maxsize=256)
 def _network(point: Point) -> Network:
+    if point.span is not None:
+        return part(_network(Point(point.graph, point.device)), point.span)
     return with_fifos(build(point.graph))
 
 
@@ -144,7 +148,90 @@ def _simulated(candidate: Candidate, device: FpgaDevice) -> Design:
     return _timed(candidate.network, candidate.plan, device, candidate.clock_hz)
 
 
-def fastest(point: Point, batch: int) -> Design:
+@dataclass(frozen=True)
+class Turns:
+    """The pipelines that a board runs for a batch, one after the other.
+
+    Attributes
+    ----------
+    designs : tuple of Design
+        One for most networks.
+    change_s : float
+        Loading of a bitstream; a single one stays [s].
+    held_bytes : float
+        The most that lies in external memory between two of them, for one item [B].
+    """
+
+    designs: tuple[Design, ...]
+    change_s: float = 0.0
+    held_bytes: float = 0.0
+
+    def before_s(self, driver_s: float) -> float:
+        """Time before each pipeline's first word [s]."""
+        return driver_s + (self.change_s if len(self.designs) > 1 else 0.0)
+
+    def batch_s(self, batch: int, driver_s: float) -> float:
+        """Every pipeline takes the whole batch before the next one is loaded [s]."""
+        return sum(self.before_s(driver_s) + d.batch_s(batch) for d in self.designs)
+
+
+def fastest(point: Point, batch: int) -> Turns:
+    """The pipeline, or the pipelines in turn, with the shortest time for a batch.
+
+    Several bitstreams are tried in ascending number, until loading alone takes longer than the best answer so
+    far.
+
+    Raises
+    ------
+    InfeasibleError
+        Neither one pipeline nor the parts of any cut fit.
+    """
+    engine = dataflow_of(point.device)
+    change, driver = engine.reconfiguration_s, engine.driver_s
+    chosen: Turns | None = None
+    refused: InfeasibleError | None = None
+    try:
+        chosen = Turns((_fastest(point, batch),))
+    except InfeasibleError as error:
+        refused = error
+    if change is None:
+        if chosen is None and refused is not None:
+            raise refused
+    else:
+        network = _network(point)
+        cuts = spans(network, point.device.fabric.technology, embedded=engine.weights == "embedded")
+        for cut in cuts:
+            if chosen is not None and len(cut) * (change + driver) >= chosen.batch_s(batch, driver):
+                break
+            places = [Point(point.graph, point.device, span) for span in cut]
+            designs = _folded(places, batch)
+            if isinstance(designs, InfeasibleError):
+                refused = designs
+                continue
+            found = Turns(designs, change, held_bytes(network, cut))
+            if chosen is not None and found.held_bytes * batch > point.device.memory.capacity_bytes:
+                continue
+            if chosen is None or found.batch_s(batch, driver) < chosen.batch_s(batch, driver):
+                chosen = found
+    if chosen is None:
+        raise refused or InfeasibleError("resources", "a folding that fits", "none", "use a larger part")
+    return chosen
+
+
+def _folded(parts: Sequence[Point], batch: int) -> tuple[Design, ...] | InfeasibleError:
+    """The pipelines of all parts, or the refusal of the first one that does not fit."""
+    designs: list[Design] = []
+    for place in parts:
+        try:
+            designs += [_fastest(place, batch)]
+        except InfeasibleError as error:
+            o, first = error.outcome, _network(place).stages[0].name.removesuffix(".load")
+            need = f"{o.need} for the part behind {first}, one of {len(parts)} that would run in turn"
+            return InfeasibleError(o.reason, need, o.have, o.hint)
+    return tuple(designs)
+
+
+def _fastest(point: Point, batch: int) -> Design:
     """The design with the shortest time for a batch; only those that could be it are simulated.
 
     Raises

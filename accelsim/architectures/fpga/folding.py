@@ -320,6 +320,11 @@ def _pack(rows: Options, budget: Budget) -> Floats:
     return used
 
 
+def least_cost(unit: Unit, technology: str, *, embedded: bool = False) -> float:
+    """What the cheapest folding of a unit costs at the first price vector [LUT]."""
+    return float(_table(unit, technology, embedded).least[0, -1])
+
+
 def slowest_that_meets(unit: Unit, technology: str, cycles: float, *, embedded: bool = False) -> Options:
     """The folding of a unit's cheapest chain that just takes no more than `cycles`, else its fastest."""
     ways = _table(unit, technology, embedded).chains[0]
