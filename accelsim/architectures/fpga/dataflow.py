@@ -13,6 +13,7 @@ from accelsim.architectures.fpga.fifo import unlimited
 from accelsim.architectures.fpga.network import Network, Part, Stage
 from accelsim.architectures.fpga.options import Floats
 from accelsim.architectures.fpga.options import Options as Folding
+from accelsim.architectures.fpga.placement import WIRES
 from accelsim.architectures.fpga.resources import STAGE, Budget
 from accelsim.architectures.fpga.streamed import weight_bytes
 from accelsim.architectures.fpga.timing import analytic_cycles, pace
@@ -137,6 +138,12 @@ def _parameters(turns: Turns, device: FpgaDevice) -> dict[str, Any]:
         "interval_bound_cycles": sum(d.plan.bound for d in designs),
         "interval_exact": all(d.plan.exact for d in designs),
         "pipelines": len(designs),
+        "dies": [
+            {"last": d.network.stages[end - 1].name, **used}
+            for d in designs
+            if d.placement is not None
+            for end, used in zip(d.placement.ends, d.placement.used)
+        ],
         "folding": {
             s.name: (int(pe), int(simd))
             for d in designs
@@ -167,6 +174,13 @@ def _notes(turns: Turns, device: FpgaDevice, options: Options, batch: int) -> tu
         notes.append(
             f"the folding search proves its interval of {design.interval:,.0f} cycles to within "
             f"{design.interval / design.plan.bound - 1:.1%} of the smallest"
+        )
+    crossed = max((d.placement for d in designs if d.placement), key=lambda p: p.fullest, default=None)
+    if crossed is not None and crossed.wires:
+        wires = ", ".join(f"{count:,}" for count in crossed.wires)
+        notes.append(
+            f"whole layers lie on {len(crossed.ends)} dies in their order, each within its own resources; "
+            f"{wires} of {WIRES:,} wires cross between neighbours"
         )
     streamed = sum(s.unit.streamed for d in designs for s in d.network.stages)
     if streamed:

@@ -10,17 +10,18 @@ from typing import Any
 
 from accelsim.architectures.fpga import designs
 from accelsim.architectures.fpga.build import build
-from accelsim.architectures.fpga.clock import reached, tiers
+from accelsim.architectures.fpga.clock import congested, one_die, reached, tiers
 from accelsim.architectures.fpga.fifo import smallest, unlimited, wiring, with_fifos
 from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, planned
 from accelsim.architectures.fpga.network import Network
 from accelsim.architectures.fpga.partition import Span, held_bytes, part, spans
+from accelsim.architectures.fpga.placement import Placement, place
 from accelsim.architectures.fpga.resources import Budget
 from accelsim.architectures.fpga.streamed import levels, weight_bytes
 from accelsim.architectures.fpga.timing import Port, Run, pace, port, run, words
 from accelsim.core.errors import RequestError
 from accelsim.core.outcome import InfeasibleError
-from accelsim.hardware.schema import Dataflow, FpgaDevice
+from accelsim.hardware.schema import Dataflow, Fabric, FpgaDevice
 from accelsim.workload.graph import Graph
 
 GOALS = frozenset({"target_fps", "objective"})
@@ -43,6 +44,8 @@ class Design:
         Cycles of the first frame [cycles].
     frame : Run
         The first frame through the pipeline.
+    placement : Placement or None
+        Where the stages lie on a part of several dies; None where whole stages find no place.
     """
 
     network: Network
@@ -52,6 +55,7 @@ class Design:
     interval: float
     first: float
     frame: Run
+    placement: Placement | None = None
 
     def batch_cycles(self, batch: int) -> float:
         """T(b) = T(1) + (b - 1) II [cycles]."""
@@ -101,6 +105,7 @@ class Candidate:
     clock_hz: float
     interval: float
     first: float
+    budget: Budget
 
     def least_s(self, batch: int) -> float:
         """A lower bound of its time for a batch [s]."""
@@ -120,7 +125,7 @@ def _candidates(point: Point) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     refused: InfeasibleError | None = None
     for tier in tiers(fabric, engine.clock_hz):
-        budget = Budget.of(fabric).sharing(tier.share / fabric.usable)
+        budget = _budget(fabric, tier.share)
         for network, wired in zip(networks, wires):
             ports = _ports(network, device, tier.clock_hz)
             beats = _beats(ports)
@@ -137,15 +142,41 @@ def _candidates(point: Point) -> tuple[Candidate, ...]:
                 least = earliest(
                     wired.outputs, times.stream, times.tail, times.latency, wired.offsets, wired.edges
                 )
-                found.append(Candidate(network, p, tier.clock_hz, max(p.interval, shared), float(least)))
+                found.append(
+                    Candidate(network, p, tier.clock_hz, max(p.interval, shared), float(least), budget)
+                )
     if not found and refused is not None:
         raise refused
     return tuple(found)
 
 
+def _budget(fabric: Fabric, share: float) -> Budget:
+    """What a design may take that has a share of the LUTs: of all dies, or all of one."""
+    whole = Budget.of(fabric)
+    if fabric.slr > 1 and share <= one_die(fabric):
+        return whole.die().sharing(share / one_die(fabric))
+    return whole.sharing(share / fabric.usable)
+
+
 @lru_cache(maxsize=1024)
 def _simulated(candidate: Candidate, device: FpgaDevice) -> Design:
-    return _timed(candidate.network, candidate.plan, device, candidate.clock_hz)
+    """The candidate, placed; its clock falls as wires between dies run out."""
+    network, plan, clock_hz, found = candidate.network, candidate.plan, candidate.clock_hz, None
+    if device.fabric.slr > 1:
+        found = _placed(network, plan, device, clock_hz, candidate.budget)
+        clock_hz *= congested(found.fullest) if found else 1.0
+    return replace(_timed(network, plan, device, clock_hz), placement=found)
+
+
+def _placed(
+    network: Network, plan: Plan, device: FpgaDevice, clock_hz: float, budget: Budget
+) -> Placement | None:
+    ports = _ports(network, device, clock_hz)
+    widths = [
+        p.width if p is not None else int(pe) * s.unit.out_bits
+        for s, p, pe in zip(network.stages, ports, plan.rows.pe)
+    ]
+    return place(network.stages, widths, plan.rows, budget)
 
 
 @dataclass(frozen=True)
@@ -221,11 +252,11 @@ def fastest(point: Point, batch: int) -> Turns:
 def _folded(parts: Sequence[Point], batch: int) -> tuple[Design, ...] | InfeasibleError:
     """The pipelines of all parts, or the refusal of the first one that does not fit."""
     designs: list[Design] = []
-    for place in parts:
+    for piece in parts:
         try:
-            designs += [_fastest(place, batch)]
+            designs += [_fastest(piece, batch)]
         except InfeasibleError as error:
-            o, first = error.outcome, _network(place).stages[0].name.removesuffix(".load")
+            o, first = error.outcome, _network(piece).stages[0].name.removesuffix(".load")
             need = f"{o.need} for the part behind {first}, one of {len(parts)} that would run in turn"
             return InfeasibleError(o.reason, need, o.have, o.hint)
     return tuple(designs)
@@ -264,7 +295,14 @@ def given(point: Point, folding: Any) -> tuple[Design, tuple[str, ...]]:
         network, said = replace(network, stages=found.stages), found.notes
         plan = planned(found.rows, Budget.of(fabric), beats)
     share = plan.used["alm" if fabric.alm else "lut"] / (fabric.alm or fabric.lut or 1)
-    return _timed(network, plan, device, reached(fabric, share, engine.clock_hz)), said
+    if fabric.slr == 1:
+        return _timed(network, plan, device, reached(fabric, share, engine.clock_hz)), said
+    where = _placed(network, plan, device, engine.clock_hz, Budget.of(fabric))
+    if where is None:
+        said = (*said, f"the total fits, but whole layers do not fit {fabric.slr} dies in their order")
+    clock_hz = reached(fabric, share, engine.clock_hz, len(where.ends) if where else fabric.slr)
+    clock_hz *= congested(where.fullest) if where else 1.0
+    return replace(_timed(network, plan, device, clock_hz), placement=where), said
 
 
 def _aimed(network: Network, device: FpgaDevice, goal: Mapping[str, Any], beats: float) -> Plan:
