@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.fpga import power
 from accelsim.architectures.fpga.clock import BAND
 from accelsim.architectures.fpga.design import Design, Point, Turns, dataflow_of, fastest, given
 from accelsim.architectures.fpga.fifo import unlimited
@@ -138,6 +139,7 @@ def _parameters(turns: Turns, device: FpgaDevice) -> dict[str, Any]:
         "interval_bound_cycles": sum(d.plan.bound for d in designs),
         "interval_exact": all(d.plan.exact for d in designs),
         "pipelines": len(designs),
+        "power_band": power.band(),
         "dies": [
             {"last": d.network.stages[end - 1].name, **used}
             for d in designs
@@ -331,9 +333,9 @@ def _energy(
         return NAN if coefficient is None else amount * coefficient
 
     return {
-        "compute": part(flops / 2, energy.mac_j.get(wide)),
+        "mac": part(flops / 2, energy.mac_j.get(wide)),
         "vector": part(vector, energy.vector_op_j),
-        "onchip": part(onchip_bytes, energy.sram_byte_j),
+        "sram": part(onchip_bytes, energy.sram_byte_j),
         "dram": part(dram_bytes, energy.dram_byte_j),
     }
 
