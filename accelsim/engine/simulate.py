@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.architectures import architecture_of
-from accelsim.architectures.base import Architecture, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.base import Architecture, Interval, Kernel, KernelCost, Options, Pipeline, Program
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.precision import plan
@@ -251,6 +251,8 @@ def _result(
         "energy_per_item_j": energy_j / batch,
         "power_w": energy_j / interval_s,
         **{f"energy_{name}_j": energy.get(name, math.nan) for name in PARTS},
+        "power_static_w": energy["static"] / interval_s,
+        "power_dynamic_w": (energy_j - energy["static"]) / interval_s,
         "bound": _bound(parts),
         "flops": flops,
         "mac_utilisation": flops / interval_s / peak if peak else math.nan,
@@ -274,7 +276,7 @@ def _result(
     return Result(
         summary,
         energy,
-        {"latency_s": band},
+        {"latency_s": band, **_power_bands(program, energy, batch, interval_s)},
         missing,
         tuple(dict.fromkeys(notes)),
         _stamp(program, graph, request, seed),
@@ -357,7 +359,31 @@ def _energy(
     if lacking:
         reason = f"{device.name} has no coefficient for: {', '.join(lacking)}"
         missing.update({"energy_j": reason, "energy_per_item_j": reason, "power_w": reason})
+        missing |= {f"power_{name}_w": reason for name in ("static", "dynamic")}
     return total, missing
+
+
+def _power_bands(
+    program: Program, energy: Mapping[str, float], batch: int, interval_s: float
+) -> dict[str, Interval]:
+    """Error bands of energy and power where an architecture says how far their parts can be off.
+
+    Both ends take all parts at theirs: parts of one device err together.
+    """
+    factors = program.parameters.get("power_band")
+    if factors is None:
+        return {}
+    dynamic = math.fsum(value for name, value in energy.items() if name != "static")
+    low, high = (
+        energy["static"] * static + dynamic * moving
+        for static, moving in zip(factors["static"], factors["dynamic"])
+    )
+    if math.isnan(low):
+        return {}
+    return {
+        name: Interval(low / per, high / per, factors["level"], factors["basis"])
+        for name, per in (("energy_per_item_j", batch), ("power_w", interval_s))
+    }
 
 
 def _bound(parts: tuple[Part, ...]) -> str:
