@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 Fidelity = Literal["analytic", "tile", "event"]
 Style = Literal["sequential", "pipeline"]
 
+STALLS = ("compute", "shared", "l2", "dram", "latency", "tail", "launch", "link")
+"""What the time of a kernel can be spent on: arithmetic, operands from shared memory, the L2, external
+memory, latencies, processors without work in the last wave, launches and the host, a link.
+"""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -142,6 +147,9 @@ class KernelCost:
         Dynamic energy by component [J]; NaN where a coefficient is missing.
     exact_s : float or None
         Overrides the cycle sum where a simulation gave the duration [s].
+    stalls_s : mapping
+        What the duration is spent on, by name in `STALLS` [s]; sums to `latency_s`. Empty where a model has
+        no such breakdown.
     """
 
     clock_hz: float
@@ -153,6 +161,7 @@ class KernelCost:
     mapping: str = ""
     energy_j: Mapping[str, float] = field(default_factory=dict)
     exact_s: float | None = None
+    stalls_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def latency_s(self) -> float:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.architectures import architecture_of
-from accelsim.architectures.base import Architecture, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.base import (
+    STALLS,
+    Architecture,
+    Kernel,
+    KernelCost,
+    Options,
+    Pipeline,
+    Program,
+)
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.precision import plan
@@ -236,6 +244,8 @@ def _result(
     hourly = device.cost.hourly_usd
     if hourly is None:
         missing["usd_per_million_items"] = f"{device.name} has no hourly price"
+    if not all(cost.stalls_s for part in parts for cost in part.costs):
+        missing["stall_s"] = f"the model of {device.kind} devices does not divide the time of a kernel"
     missing["accuracy_pct"] = "no measured accuracy for this model and precision is at hand"
     summary: dict[str, Any] = {
         **request,
@@ -393,6 +403,7 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
                 "cycles_overhead": cost.cycles_overhead,
                 "clock_hz": cost.clock_hz,
                 "energy_j": sum(cost.energy_j.values()) * times,
+                **_stalls(cost),
                 "mapping": cost.mapping,
                 "fused": " + ".join(op.name for op in kernel.ops[1:]),
                 "approximated": next((op.approximated for op in kernel.ops if op.approximated), ""),
@@ -400,6 +411,12 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _stalls(cost: KernelCost) -> dict[str, float]:
+    """What one execution is spent on [s]; NaN where the model has no breakdown."""
+    absent = 0.0 if cost.stalls_s else math.nan
+    return {f"stall_{name}_s": cost.stalls_s.get(name, absent) for name in STALLS}
 
 
 def _stamp(program: Program, graph: Graph, request: Mapping[str, Any], seed: int) -> Stamp:

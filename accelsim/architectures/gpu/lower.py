@@ -421,13 +421,6 @@ def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionMo
     )
 
 
-def resident_share(capacity: float, distance: float) -> float:
-    """Share of a tensor still in the L2 after `distance` bytes; the plain twin of `sm.resident`."""
-    if distance <= 0.0:
-        return 1.0
-    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))
-
-
 def as_arrays(plan: Plan, device: Any) -> tuple[np.ndarray, np.ndarray]:
     """Rows and stacked tile tables for the numba kernel."""
     rows = np.array(plan.rows, dtype=np.float64) if plan.rows else np.zeros((0, R.WIDTH))
