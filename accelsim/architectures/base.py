@@ -32,9 +32,8 @@ class Options:
     fidelity : {"analytic", "tile", "event"}
     stack : str
         Software stack: ``eager`` (one kernel per operator, host-bound launches), ``graph`` (replayed graph,
-        epilogues fused) or ``tensorrt`` (graph, and every fusion that the architecture knows). Only GPUs tell
-        them
-        apart.
+        epilogues fused), ``tensorrt`` (graph, and every fusion that the architecture knows), or a serving
+        engine, see `accelsim.hardware.stacks`. Only GPUs tell them apart.
     sparsity : str
         ``dense``, or a pattern such as ``2:4`` that weights are assumed to carry.
     cold : bool
@@ -115,6 +114,8 @@ class Program:
         What must be resident in external memory: weights, KV cache and peak activations [B].
     notes : tuple of str
         Assumptions and approximations that a Result must show.
+    host_s : float
+        What the host adds to a run beside the kernels [s].
     """
 
     graph: Graph
@@ -125,6 +126,7 @@ class Program:
     memory_bytes: float
     notes: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    host_s: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,13 @@ from accelsim.engine.result import Result, Stamp
 from accelsim.engine.timeline import Segment
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
+from accelsim.hardware.stacks import stacks
 from accelsim.techniques.parallel import Parallel, shard, stages
 from accelsim.techniques.precision import nearest_supported, own_precision, with_precision
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 
 FIDELITIES = ("analytic", "tile", "event")
-STACKS = ("eager", "graph", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def simulate(
         Format of weights, activations and KV cache, or formats by role (``{"weight": "int4", "activation":
         "fp16"}``). By default the model's own; where the device lacks that, the nearest that it has, and a
         note says so.
-    stack : {"eager", "graph", "tensorrt"}
+    stack : {"eager", "graph", "tensorrt", "vllm", "trtllm", "sglang"}
         Software stack; see `Options`.
     devices : int
         Devices that work together.
@@ -135,6 +135,8 @@ def simulate(
         "precision": "",
         "phase": graph.phase,
     }
+    if device.kind == "gpu":
+        request["stack"] = stack
     if split.devices > 1:
         request["devices"] = split.devices
     asked = (
@@ -195,8 +197,8 @@ def _folding(source: Any, device: Any) -> Any:
 def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: bool) -> Options:
     if fidelity not in FIDELITIES:
         raise RequestError(f"unknown fidelity '{fidelity}'", hint=did_you_mean(fidelity, FIDELITIES))
-    if stack not in STACKS:
-        raise RequestError(f"unknown stack '{stack}'", hint=did_you_mean(stack, STACKS))
+    if stack not in stacks():
+        raise RequestError(f"unknown stack '{stack}'", hint=did_you_mean(stack, stacks()))
     if sparsity not in ("dense", "2:4"):
         raise RequestError(f"unknown sparsity '{sparsity}'", hint=did_you_mean(sparsity, ("dense", "2:4")))
     return Options(fidelity, stack, sparsity, cold, governor)  # type: ignore[arg-type]
@@ -315,9 +317,10 @@ def _times(part: Part, notes: list[str]) -> _Timed:
         return _Timed(latency_s, interval_s, lambda: held)
     if event:
         segments = execute.event_sequential(program, costs)
+        segments += execute.host(program, max((s.end_s for s in segments), default=0.0))
         latency_s = max((s.end_s for s in segments), default=0.0)
         return _Timed(latency_s, latency_s, lambda: segments)
-    total = math.fsum(cost.latency_s * times for _, cost, times in part.kernels())
+    total = math.fsum(cost.latency_s * times for _, cost, times in part.kernels()) + program.host_s
     return _Timed(total, total, lambda: execute.in_order(program, costs))
 
 

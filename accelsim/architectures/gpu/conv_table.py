@@ -19,10 +19,10 @@ from accelsim.architectures.gpu.conv import (
 )
 from accelsim.architectures.gpu.cost import SPLIT_ARRAY, device_array
 from accelsim.architectures.gpu.finish import Timed, of_device, timed
-from accelsim.architectures.gpu.host import stack_of
 from accelsim.architectures.gpu.lower import ISOLATED_COPIES
 from accelsim.architectures.gpu.tiles import tile_table
 from accelsim.core.precision import PrecisionPlan
+from accelsim.hardware.stacks import stack_of
 
 Array = npt.NDArray[np.float64]
 
