@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.architectures import architecture_of
-from accelsim.architectures.base import Architecture, Interval, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.base import (
+    STALLS,
+    Architecture,
+    Interval,
+    Kernel,
+    KernelCost,
+    Options,
+    Pipeline,
+    Program,
+)
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.precision import plan
@@ -22,13 +31,13 @@ from accelsim.engine.timeline import Segment
 from accelsim.hardware.energy import PARTS, reasons
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
+from accelsim.hardware.stacks import stacks
 from accelsim.techniques.parallel import Parallel, shard, stages
 from accelsim.techniques.precision import nearest_supported, own_precision, with_precision
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 
 FIDELITIES = ("analytic", "tile", "event")
-STACKS = ("eager", "graph", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def simulate(
         Format of weights, activations and KV cache, or formats by role (``{"weight": "int4", "activation":
         "fp16"}``). By default the model's own; where the device lacks that, the nearest that it has, and a
         note says so.
-    stack : {"eager", "graph", "tensorrt"}
+    stack : {"eager", "graph", "tensorrt", "vllm", "trtllm", "sglang"}
         Software stack; see `Options`.
     devices : int
         Devices that work together.
@@ -128,6 +137,8 @@ def simulate(
         "precision": "",
         "phase": graph.phase,
     }
+    if device.kind == "gpu":
+        request["stack"] = stack
     if split.devices > 1:
         request["devices"] = split.devices
     asked = (
@@ -188,8 +199,8 @@ def _folding(source: Any, device: Any) -> Any:
 def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: bool) -> Options:
     if fidelity not in FIDELITIES:
         raise RequestError(f"unknown fidelity '{fidelity}'", hint=did_you_mean(fidelity, FIDELITIES))
-    if stack not in STACKS:
-        raise RequestError(f"unknown stack '{stack}'", hint=did_you_mean(stack, STACKS))
+    if stack not in stacks():
+        raise RequestError(f"unknown stack '{stack}'", hint=did_you_mean(stack, stacks()))
     if sparsity not in ("dense", "2:4"):
         raise RequestError(f"unknown sparsity '{sparsity}'", hint=did_you_mean(sparsity, ("dense", "2:4")))
     return Options(fidelity, stack, sparsity, cold, governor)  # type: ignore[arg-type]
@@ -238,6 +249,8 @@ def _result(
     hourly = device.cost.hourly_usd
     if hourly is None:
         missing["usd_per_million_items"] = f"{device.name} has no hourly price"
+    if not all(cost.stalls_s for part in parts for cost in part.costs):
+        missing["stall_s"] = f"the model of {device.kind} devices does not divide the time of a kernel"
     missing["accuracy_pct"] = "no measured accuracy for this model and precision is at hand"
     summary: dict[str, Any] = {
         **request,
@@ -310,9 +323,10 @@ def _times(part: Part, notes: list[str]) -> _Timed:
         return _Timed(latency_s, interval_s, lambda: held)
     if event:
         segments = execute.event_sequential(program, costs)
+        segments += execute.host(program, max((s.end_s for s in segments), default=0.0))
         latency_s = max((s.end_s for s in segments), default=0.0)
         return _Timed(latency_s, latency_s, lambda: segments)
-    total = math.fsum(cost.latency_s * times for _, cost, times in part.kernels())
+    total = math.fsum(cost.latency_s * times for _, cost, times in part.kernels()) + program.host_s
     return _Timed(total, total, lambda: execute.in_order(program, costs))
 
 
@@ -425,6 +439,7 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
                 "clock_hz": cost.clock_hz,
                 "energy_j": sum(cost.energy_j.values()) * times,
                 **{f"energy_{name}_j": value * times for name, value in cost.energy_j.items()},
+                **_stalls(cost),
                 "mapping": cost.mapping,
                 "fused": " + ".join(op.name for op in kernel.ops[1:]),
                 "approximated": next((op.approximated for op in kernel.ops if op.approximated), ""),
@@ -432,6 +447,12 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _stalls(cost: KernelCost) -> dict[str, float]:
+    """What one execution is spent on [s]; NaN where the model has no breakdown."""
+    absent = 0.0 if cost.stalls_s else math.nan
+    return {f"stall_{name}_s": cost.stalls_s.get(name, absent) for name in STALLS}
 
 
 def _stamp(program: Program, graph: Graph, request: Mapping[str, Any], seed: int) -> Stamp:

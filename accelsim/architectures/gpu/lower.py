@@ -18,7 +18,7 @@ from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model
 from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants
-from accelsim.architectures.gpu.host import joining_rule, stack_of
+from accelsim.architectures.gpu.host import host_bound_s, joining_rule
 from accelsim.architectures.gpu.moe import FEW, format_name, moe_model
 from accelsim.architectures.gpu.rates import product_precision, product_rate, vector_rate
 from accelsim.architectures.gpu.recurrent import plan_recurrent
@@ -26,6 +26,7 @@ from accelsim.architectures.gpu.tiles import STEP_BYTES, TILES, tile_table
 from accelsim.core.units import si
 from accelsim.hardware.expert_kernels import MoeModel
 from accelsim.hardware.kernels import AttentionModel, ProductModel
+from accelsim.hardware.stacks import stack_of
 from accelsim.workload.graph import Graph, Op, Tensor
 
 RESERVE = 0.05
@@ -154,8 +155,14 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
         notes.append(
             "warm: the graph runs back to back, so what still lies in the L2 is not read from memory again"
         )
-    if options.stack == "eager":
-        notes.append(f"eager: the host needs {si(device.launch.eager_s, 's')} per operator")
+    stack = stack_of(options.stack)
+    notes.append(f"stack {options.stack}: {stack.title}")
+    if stack.host_operators:
+        notes.append(
+            f"{options.stack}: the host needs {si(host_bound_s(device, options.stack), 's')} per operator"
+        )
+    if stack.host_per_step_s:
+        notes.append(f"{options.stack}: the host adds {si(stack.host_per_step_s, 's')} to each run")
     return Program(
         graph,
         device,
@@ -165,6 +172,7 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
         need,
         tuple(notes),
         {"plan": plan},
+        host_s=stack.host_per_step_s,
     )
 
 
@@ -419,13 +427,6 @@ def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionMo
         width=query.shape[3],
         window=kernel.anchor.attribute("window") is not None,
     )
-
-
-def resident_share(capacity: float, distance: float) -> float:
-    """Share of a tensor still in the L2 after `distance` bytes; the plain twin of `sm.resident`."""
-    if distance <= 0.0:
-        return 1.0
-    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))
 
 
 def as_arrays(plan: Plan, device: Any) -> tuple[np.ndarray, np.ndarray]:

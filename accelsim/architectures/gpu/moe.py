@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.host import launch_gap_s, ramp_s
+from accelsim.architectures.gpu.finish import Timed, launch_s, timed
 from accelsim.architectures.gpu.rates import product_rate, wider
 from accelsim.architectures.gpu.tiles import half_rate, port_scale, shared_loads, switched_j, tile_table
 from accelsim.architectures.opwork import output_bytes
@@ -71,7 +71,7 @@ def device_numbers(device: Any, rate: float, clock: float) -> Array:
 
 def moe_rows(
     shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, stack: str, cold: bool = False
-) -> tuple[Array, npt.NDArray[np.str_], Array]:
+) -> Timed:
     """Latency of many expert layers on one rank, repeated with the same weights as benchmarks do.
 
     Parameters
@@ -84,11 +84,6 @@ def moe_rows(
         Software stack; a stack without measured constants launches one kernel per operator.
     cold : bool
         Nothing is on chip before.
-
-    Returns
-    -------
-    latency_s, bound, dram_bytes : ndarray
-        [s]; ``compute memory latency``; [B].
 
     Raises
     ------
@@ -109,11 +104,10 @@ def moe_rows(
         copies = np.inf if cold else 1.0
         moe_layers(rows[at], classes, table, numbers, model.array, copies, part)
         if stack not in device.kernels.moe:
-            part[:, 1] += LAUNCHES * (ramp_s(device) + launch_gap_s(device, stack))
+            part[:, [R.OUT_FIXED, R.STALL_LAUNCH]] += LAUNCHES * launch_s(device, stack)
         out[at] = part
-    body, fixed, compute, dram_s, dram = out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4]
-    bound = np.where(fixed > body, "latency", np.where(dram_s >= compute, "memory", "compute"))
-    return body + fixed, bound, dram
+    bound = np.where(out[:, R.OUT_DRAM_S] >= out[:, R.OUT_COMPUTE], R.MEMORY, R.COMPUTE)
+    return timed(out, bound, 0.0, 0.0)
 
 
 def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]:
@@ -165,6 +159,7 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
         Model the power cap.
     """
     from accelsim.architectures.gpu import moe_kernel as M
+    from accelsim.architectures.gpu.sm import resident
 
     numbers = device_numbers(device, row[R.RATE], row[R.CLOCK])
     if not governor:
@@ -174,7 +169,7 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     active = min(active, total)
     capacity = numbers[M.L2_CAPACITY]
     missed = sum(
-        row[size] * (1.0 - resident_share(capacity, row[distance]))
+        row[size] * (1.0 - resident(capacity, row[distance]))
         for size, distance in (
             (R.A_BYTES, R.A_DISTANCE),
             (R.B_BYTES, R.B_DISTANCE),
@@ -195,15 +190,9 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     line = [0.0] * R.OUT_WIDTH
     line[: R.OUT_SUMS] = out[: R.OUT_SUMS].tolist()
     line[R.OUT_FIXED] += vector_s
+    line[R.STALL_COMPUTE] += vector_s
     line[R.OUT_L2_BYTES] += row[R.C_BYTES]
     line[R.OUT_TILE], line[R.OUT_WAVES], line[R.OUT_SPLIT] = out[M.OUT_TILE], out[M.OUT_WAVES], 1.0
     memory = line[R.OUT_DRAM_S] >= line[R.OUT_COMPUTE]
-    line[R.OUT_BOUND] = float(R.BOUNDS.index("memory" if memory else "compute"))
+    line[R.OUT_BOUND] = float(R.MEMORY if memory else R.COMPUTE)
     return line
-
-
-def resident_share(capacity: float, distance: float) -> float:
-    """Share of a tensor still in the L2 after `distance` bytes; the plain twin of `sm.resident`."""
-    if distance <= 0.0:
-        return 1.0
-    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))
