@@ -22,6 +22,8 @@ _PUBLIC = {
     "sweep": "accelsim.explore.sweep",
     "pow2": "accelsim.explore.sweep",
     "Study": "accelsim.explore.sweep",
+    "sensitivity": "accelsim.techniques.sensitivity",
+    "Sensitivity": "accelsim.techniques.sensitivity",
     "Result": "accelsim.engine.result",
     "Stamp": "accelsim.engine.result",
     "Segment": "accelsim.engine.timeline",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from accelsim.explore.sweep import Study, pow2, sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload

@@ -379,11 +379,22 @@ def check_finite(values: Any, name: str) -> None:
 
 def sqnr_db(values: Any, quantised: Any) -> float:
     """Signal to quantisation noise, 10 log10(sum x^2 / sum (x - q)^2) [dB]; infinite without an error."""
-    x, q = np.asarray(values, dtype=np.float64), np.asarray(quantised, dtype=np.float64)
-    noise, signal = float(np.square(x - q).sum()), float(np.square(x).sum())
+    signal, noise = _energies(values, quantised, np.inf)
     if noise == 0.0:
         return float("inf")
     return 10 * log10(signal / noise) if signal else float("-inf")
+
+
+def _energies(values: Any, quantised: Any, edge: float) -> tuple[float, float]:
+    """Sums of squares of values and of their errors, over magnitudes up to an edge."""
+    from accelsim.techniques import numerics_kernels as kernels
+
+    x = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+    q = np.ascontiguousarray(quantised, dtype=np.float32).reshape(-1)
+    if x.size != q.size:
+        raise RequestError(f"{x.size} values cannot be compared with {q.size}")
+    signal, noise = kernels.energies(x, q, np.float32(edge))
+    return float(signal), float(noise)
 
 
 INLIERS = 0.999
@@ -395,12 +406,9 @@ def inlier_error(values: Any, quantised: Any, share: float = INLIERS) -> float:
 
     Outliers carry most of a tensor's energy, so they hide in the SQNR what a coarse scale does to the rest.
     """
-    x, q = np.asarray(values, dtype=np.float64).reshape(-1), np.asarray(quantised, np.float64).reshape(-1)
-    if not x.size:
+    size = np.abs(np.asarray(values, dtype=np.float32).reshape(-1))
+    if not size.size:
         return 0.0
-    size = np.abs(x)
-    edge = np.partition(size, min(int(share * x.size), x.size - 1))[min(int(share * x.size), x.size - 1)]
-    kept = size <= edge
-    signal = float(np.square(x[kept]).sum())
-    noise = float(np.square(x[kept] - q[kept]).sum())
+    place = min(int(share * size.size), size.size - 1)
+    signal, noise = _energies(values, quantised, float(np.partition(size, place)[place]))
     return (noise / signal) ** 0.5 if signal else (0.0 if noise == 0.0 else float("inf"))

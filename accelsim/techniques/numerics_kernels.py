@@ -206,3 +206,15 @@ def int_affine(x: Any, levels: Any, out: Any) -> None:
     for i in range(x.size):
         v = min(max(x[i] / scale, -zero), levels - zero)
         out[i] = ((v + ROUND) - ROUND) * scale
+
+
+@njit(cache=True)
+def energies(x: Any, q: Any, edge: Any) -> Any:
+    """Sums of squares of the values and of the errors, where magnitudes are at most `edge`."""
+    signal, noise = 0.0, 0.0
+    for i in range(x.size):
+        if abs(x[i]) <= edge:
+            signal += np.float64(x[i]) * np.float64(x[i])
+            error = np.float64(x[i]) - np.float64(q[i])
+            noise += error * error
+    return signal, noise
