@@ -36,6 +36,9 @@ _MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Final nodes that squash differences: outputs are compared before them.
 _SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Hardmax", "ArgMax"})
 
+THREADS = 1
+"""Of onnxruntime: the order of its sums, so the last digits, must not depend on the machine's cores."""
+
 _FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
 
 
@@ -205,6 +208,7 @@ def _session(model: Any, where: str) -> Any:
     runtime = _runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = THREADS
     try:
         raw = model.SerializeToString()
     except ValueError:

