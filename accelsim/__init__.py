@@ -31,6 +31,8 @@ _PUBLIC = {
     "Space": "accelsim.explore.space",
     "Store": "accelsim.explore.store",
     "Study": "accelsim.explore.study",
+    "sensitivity": "accelsim.techniques.sensitivity",
+    "Sensitivity": "accelsim.techniques.sensitivity",
     "Result": "accelsim.engine.result",
     "Stamp": "accelsim.engine.result",
     "Segment": "accelsim.engine.timeline",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from accelsim.explore.sweep import sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload

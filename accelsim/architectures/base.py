@@ -12,7 +12,7 @@ from accelsim.workload.graph import Graph, Op, Tensor
 
 if TYPE_CHECKING:
     from accelsim.architectures.single import OpTable
-    from accelsim.core.precision import PrecisionPlan
+    from accelsim.core.precision import Precision, PrecisionPlan
 
 Fidelity = Literal["analytic", "tile", "event"]
 Style = Literal["sequential", "pipeline"]
@@ -221,8 +221,14 @@ class Architecture(Protocol):
 
     kind: str
 
+    widens: bool
+    """Products of unequal formats run in the wider one; otherwise each width has products of its own."""
+
     def supports(self, device: Any, precision: str) -> bool:
         """Whether a device computes in a precision."""
+
+    def accumulators(self, device: Any, precision: Precision) -> tuple[str, ...]:
+        """Formats that a device can sum products of a precision in."""
 
     def precisions(self, device: Any) -> tuple[str, ...]:
         """Precisions that a device computes in."""

@@ -22,7 +22,7 @@ from accelsim.architectures.base import (
 )
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
-from accelsim.core.precision import plan
+from accelsim.core.precision import PrecisionPlan, plan
 from accelsim.core.units import si
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine import execute
@@ -33,7 +33,12 @@ from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
 from accelsim.hardware.stacks import stacks
 from accelsim.techniques.parallel import Parallel, shard, stages
-from accelsim.techniques.precision import nearest_supported, own_precision, with_precision
+from accelsim.techniques.precision import (
+    nearest_supported,
+    own_precision,
+    widened,
+    with_precision,
+)
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 
@@ -64,7 +69,7 @@ def simulate(
     hardware: str | Path | Device,
     *,
     batch: int = 1,
-    precision: str | Mapping[str, str] | None = None,
+    precision: str | Mapping[str, Any] | PrecisionPlan | None = None,
     stack: str = "graph",
     devices: int = 1,
     parallel: Mapping[str, int] | None = None,
@@ -90,7 +95,8 @@ def simulate(
         Items per run.
     precision : str or mapping, optional
         Format of weights, activations and KV cache, or formats by role (``{"weight": "int4", "activation":
-        "fp16"}``). By default the model's own; where the device lacks that, the nearest that it has, and a
+        "fp16"}``) and by layer (``"int8; fc*: fp16"``), see `accelsim.core.precision.plan`. By default the
+        model's own; where the device lacks that, the nearest that it has, and a
         note says so.
     stack : {"eager", "graph", "tensorrt", "vllm", "trtllm", "sglang"}
         Software stack; see `Options`.
@@ -154,8 +160,15 @@ def simulate(
     sized = graph.with_batch(per_replica)
     if precision is not None or not _runs_as_it_is(graph, architecture, device):
         sized = with_precision(sized, formats)
+    if architecture.widens:
+        notes.extend(widened(sized))
+    if formats.layers:
+        notes.append(
+            "layers differ in format: each reads its input in its own, and conversion takes no kernel"
+        )
     shared = shard(sized, split.tensor)
     try:
+        _check_accumulators(formats, architecture, device)
         parts = tuple(_part(architecture, stage, device, options) for stage in stages(shared, split.pipeline))
     except InfeasibleError as error:
         return replace(error.outcome, request=request)
@@ -169,6 +182,19 @@ def _part(architecture: Architecture, graph: Graph, device: Any, options: Option
     return Part(
         program, costs, architecture.pipeline(program, costs) if program.style == "pipeline" else None
     )
+
+
+def _check_accumulators(formats: PrecisionPlan, architecture: Architecture, device: Any) -> None:
+    """A plan that names the format of sums needs a device that has it."""
+    for held in (formats, *(p for _, p in formats.layers)):
+        have = architecture.accumulators(device, held.activation)
+        if held.accumulator is not None and held.accumulator.name not in have:
+            raise InfeasibleError(
+                "accumulator",
+                f"sums of {held.activation.name} products in {held.accumulator.name}",
+                ", ".join(have),
+                "leave the accumulator out of the plan",
+            )
 
 
 def _check_memory(program: Program) -> None:

@@ -132,7 +132,7 @@ class Op:
         """
 
         def tensor(t: Tensor) -> str:
-            return f"{t.shape}{t.precision.name}{t.role}{t.density}"
+            return f"{t.shape}{t.precision.key}{t.role}{t.density}"
 
         text = "|".join(
             (
