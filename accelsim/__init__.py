@@ -27,6 +27,8 @@ _PUBLIC = {
     "Segment": "accelsim.engine.timeline",
     "Infeasible": "accelsim.core.outcome",
     "AccelsimError": "accelsim.core.errors",
+    "prune": "accelsim.techniques.pruning",
+    "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
     "Precision": "accelsim.core.precision",
     "Quantity": "accelsim.core.quantity",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from accelsim.explore.sweep import Study, pow2, sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.techniques.pruning import Pruning, prune
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload
