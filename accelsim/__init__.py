@@ -27,6 +27,12 @@ _PUBLIC = {
     "Segment": "accelsim.engine.timeline",
     "Infeasible": "accelsim.core.outcome",
     "AccelsimError": "accelsim.core.errors",
+    "batch_curve": "accelsim.explore.batching",
+    "largest_batch": "accelsim.explore.batching",
+    "length_buckets": "accelsim.explore.batching",
+    "distill": "accelsim.explore.pairs",
+    "cascade": "accelsim.explore.pairs",
+    "speculative": "accelsim.explore.pairs",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
@@ -69,6 +75,8 @@ if TYPE_CHECKING:
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
+    from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
+    from accelsim.explore.pairs import cascade, distill, speculative
     from accelsim.explore.sweep import Study, pow2, sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
