@@ -39,6 +39,7 @@ from accelsim.techniques.precision import (
     widened,
     with_precision,
 )
+from accelsim.techniques.pruning import notes as pruning_notes
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 
@@ -156,6 +157,7 @@ def simulate(
     request["precision"] = formats.name
     if context is not None:
         request["context"] = context
+    notes.extend(pruning_notes(graph, device))
     per_replica = -(-batch // split.data) if isinstance(batch, int) else batch
     sized = graph.with_batch(per_replica)
     if precision is not None or not _runs_as_it_is(graph, architecture, device):
