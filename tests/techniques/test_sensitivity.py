@@ -45,7 +45,7 @@ def fully_quantised(path: Path, layer: str, feeds: dict[str, np.ndarray]) -> flo
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    # Fused integer kernels saturate sums of 16 bits on some processors; the definition of the format does not.
+    # Fused integer kernels saturate sums of 16 bits on some processors; the format itself does not.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     plain = ort.InferenceSession(model.SerializeToString(), options)
     wanted = plain.run([output], feeds)[0]
