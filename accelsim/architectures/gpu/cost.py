@@ -6,13 +6,13 @@ One numba kernel costs products and streams, one attention; collectives have clo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import nan
 from typing import Any
 
 import numpy as np
 
 from accelsim.architectures.base import KernelCost, Program
 from accelsim.architectures.gpu import attention_rows as A
+from accelsim.architectures.gpu import power
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.attention import run_kernel
 from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
@@ -66,7 +66,7 @@ def cost(program: Program) -> tuple[KernelCost, ...]:
     found: list[KernelCost] = []
     for i in count:
         if i in plan.link:
-            found.append(_link(program, plan, i))
+            found.append(_link(program, plan, writer, i))
         elif i in plan.attention:
             found.append(_attention(attention[i], plan, writer, i))
         else:
@@ -81,33 +81,29 @@ class _Writer:
     ramp_s: float
     gap_s: float
     host_s: float
-    mac_j: dict[str, float]
-    vector_j: float
-    dram_j: float
-    l2_j: float
+    device: Any
+    cap: bool
 
     @classmethod
     def of(cls, program: Program, plan: Plan) -> _Writer:
         device: Any = program.device
-        stack, energy = program.options.stack, device.energy
-        single = (energy.vector_op_j, energy.dram_byte_j, energy.sram_byte_j)
+        stack = program.options.stack
         return cls(
             ramp_s(device),
             launch_gap_s(device, stack),
             host_bound_s(device, stack),
-            energy.mac_j,
-            *(nan if v is None else float(v) for v in single),
+            device,
+            program.options.governor,
         )
 
-    def energy(self, plan: Plan, index: int, dram: float, l2: float) -> dict[str, float]:
-        """Dynamic energy by component [J]; NaN where the device file has no coefficient."""
-        flops, ops = plan.flops[index], plan.vector_ops[index]
-        return {
-            "mac": flops / 2.0 * self.mac_j.get(plan.names[index], nan) if flops else 0.0,
-            "vector": ops * self.vector_j if ops else 0.0,
-            "dram": dram * self.dram_j,
-            "l2": l2 * self.l2_j,
-        }
+    def energy(
+        self, plan: Plan, index: int, traffic: tuple[float, float], busy_s: float, total_s: float
+    ) -> dict[str, float]:
+        """Energy above idle by component [J]; NaN where the device file has no coefficient."""
+        name = plan.names[index]
+        found = power.coefficients(self.device, plan.families[index])
+        work = (plan.flops[index], plan.vector_ops[index], *traffic)
+        return found.parts(power.mac_j(self.device, name), work, busy_s, total_s, self.cap)
 
     def finish(
         self,
@@ -123,7 +119,7 @@ class _Writer:
         """Add launches and the host to (body, fixed, compute, dram) [s], and name what limits the kernel."""
         body, fixed, compute, dram_s = durations
         launch = launches * (self.gap_s + self.ramp_s)
-        total = body + fixed + launch
+        total = busy = body + fixed + launch
         if total < self.host_s:
             total, bound = self.host_s, "launch"
         elif launch > 0.5 * total:
@@ -138,7 +134,7 @@ class _Writer:
             {"dram": traffic[0], "l2": traffic[1]},
             bound,
             mapping,
-            self.energy(plan, index, *traffic),
+            self.energy(plan, index, traffic, busy, total),
         )
 
 
@@ -203,15 +199,15 @@ def _attention(line: list[float], plan: Plan, writer: _Writer, index: int) -> Ke
     return writer.finish(plan, index, clock, (body, fixed, compute, dram_s), (dram, l2), 1.0, bound, mapping)
 
 
-def _link(program: Program, plan: Plan, index: int) -> KernelCost:
+def _link(program: Program, plan: Plan, writer: _Writer, index: int) -> KernelCost:
     """A collective: its bytes cross the link, and each step of the ring waits once."""
     device: Any = program.device
     kernel = program.kernels[index]
     transfer, latency = plan.link[index]
     clock = float(device.sm.clock_hz)
     touched = kernel.bytes_compulsory
-    per_byte = device.energy.dram_byte_j
-    energy = {"dram": nan if per_byte is None else touched * float(per_byte)}
+    total = transfer + latency
+    energy = writer.energy(plan, index, (touched, touched), total, total)
     levels = {"dram": touched, "l2": touched, "link": kernel.anchor.work.link_bytes}
     bound = "link" if transfer >= latency else "latency"
     return KernelCost(clock, 0.0, transfer * clock, latency * clock, levels, bound, "link", energy)
@@ -225,7 +221,8 @@ def _analytic(program: Program, plan: Plan, writer: _Writer, index: int) -> Kern
     touched = program.kernels[index].bytes_compulsory
     bound = "link" if index in plan.link else ("compute" if compute > memory else "memory")
     levels = {"dram": touched, "l2": touched}
-    energy = writer.energy(plan, index, touched, touched)
+    longest = max(compute, memory)
+    energy = writer.energy(plan, index, (touched, touched), longest, longest)
     return KernelCost(clock, compute * clock, memory * clock, 0.0, levels, bound, "roofline", energy)
 
 

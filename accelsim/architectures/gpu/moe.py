@@ -95,7 +95,32 @@ def moe_rows(
     InfeasibleError
         The device lacks the precision.
     """
-    from accelsim.architectures.gpu.moe_kernel import OUT, all_classes, moe_layers
+    latency, bound, _, dram, _ = moe_table(shapes, formats, device, stack, cold)
+    return latency, bound, dram
+
+
+def moe_table(
+    shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, stack: str, cold: bool = False
+) -> tuple[Array, npt.NDArray[np.str_], Array, Array, Array]:
+    """As `moe_rows`, with what the layers do on the rank that holds most rows.
+
+    Returns
+    -------
+    latency_s, bound, flops, dram_bytes, l2_bytes : ndarray
+        [s]; ``compute memory latency``; [FLOP]; [B]; [B].
+    """
+    out, held = _layers(shapes, formats, device, stack, cold)
+    body, fixed, compute, dram_s, dram, l2 = (out[:, i] for i in range(6))
+    bound = np.where(fixed > body, "latency", np.where(dram_s >= compute, "memory", "compute"))
+    matrices = (2.0 + shapes["gated"]) * shapes["hidden"] * shapes["intermediate"] / shapes["tensor_ranks"]
+    return body + fixed, bound, 2.0 * held * matrices, dram, l2
+
+
+def _layers(
+    shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, stack: str, cold: bool
+) -> tuple[Array, Array]:
+    """Output of the numba kernel, shape (layers, OUT), and the rows that each rank holds."""
+    from accelsim.architectures.gpu.moe_kernel import KEY, OUT, all_classes, moe_layers
 
     rate, clock, _ = product_rate(device, wider(formats.activation, formats.weight).name)
     numbers = device_numbers(device, rate, clock)
@@ -111,9 +136,8 @@ def moe_rows(
         if stack not in device.kernels.moe:
             part[:, 1] += LAUNCHES * (ramp_s(device) + launch_gap_s(device, stack))
         out[at] = part
-    body, fixed, compute, dram_s, dram = out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4]
-    bound = np.where(fixed > body, "latency", np.where(dram_s >= compute, "memory", "compute"))
-    return body + fixed, bound, dram
+    held = (classes[:, :, 0] * classes[:, :, 1]).sum(axis=1)
+    return out, held[rows[:, KEY].astype(int)]
 
 
 def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]:

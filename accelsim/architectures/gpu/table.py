@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures.base import Options
+from accelsim.architectures.gpu import power
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.attention import BOUNDS as ATTENTION_BOUNDS
 from accelsim.architectures.gpu.attention import attention_rows
@@ -19,13 +20,13 @@ from accelsim.architectures.gpu.cost import SPLIT_ARRAY, device_array
 from accelsim.architectures.gpu.formats import product_constants
 from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
 from accelsim.architectures.gpu.lower import ISOLATED_COPIES
-from accelsim.architectures.gpu.moe import moe_rows
+from accelsim.architectures.gpu.moe import moe_table
 from accelsim.architectures.gpu.rates import product_rate, wider
 from accelsim.architectures.gpu.recurrent_table import recurrent_rows
 from accelsim.architectures.gpu.tiles import tile_table
 from accelsim.architectures.opwork import op_work, output_bytes
 from accelsim.architectures.single import Lowering, OpTable, predict_by_graph
-from accelsim.core.precision import PrecisionPlan
+from accelsim.core.precision import Precision, PrecisionPlan
 from accelsim.hardware.kernels import ProductModel
 
 Array = npt.NDArray[np.float64]
@@ -110,7 +111,11 @@ def _products(
             )
         rows[at, R.KIND] = R.MATRIX if splits else R.UNSPLIT
         out[at] = cost_table(rows[at], tiles, device, options, constants)
-    return finished(out, device, options, _energy(2.0 * batch * m * n * k, out, product.name, device))
+    latency, bound, busy = finished(out, device, options)
+    dram, work = out[:, R.OUT_DRAM_BYTES], 2.0 * batch * m * n * k
+    traffic = (dram, out[:, R.OUT_L2_BYTES])
+    energy = _product_energy(device, product, blocks, work, traffic, busy, latency, options)
+    return latency, dram, energy, bound
 
 
 def cost_table(
@@ -125,8 +130,8 @@ def cost_table(
     return out
 
 
-def finished(out: Array, device: Any, options: Options, energy: Array) -> tuple[Array, Array, Array, Any]:
-    """Latency with launch and host, DRAM bytes, energy, and what limits each row."""
+def finished(out: Array, device: Any, options: Options) -> tuple[Array, Any, Array]:
+    """Latency with launch and host, what limits each row, and how long its kernel runs."""
     body, fixed = out[:, R.OUT_BODY], out[:, R.OUT_FIXED]
     launch = launch_gap_s(device, options.stack) + ramp_s(device)
     total = body + fixed + launch
@@ -135,34 +140,67 @@ def finished(out: Array, device: Any, options: Options, energy: Array) -> tuple[
     bound = np.where(launch > 0.5 * total, "launch", bound)
     host = host_bound_s(device, options.stack)
     bound = np.where(total < host, "launch", bound)
-    return np.maximum(total, host), out[:, R.OUT_DRAM_BYTES], energy, bound
+    return np.maximum(total, host), bound, total
 
 
-def _energy(flops: Array, out: Array, name: str, device: Any) -> Array:
-    """Dynamic energy of products [J]; NaN where the device has no coefficient."""
-    e = device.energy
-    mac, dram, l2 = (
-        np.nan if v is None else float(v) for v in (e.mac_j.get(name), e.dram_byte_j, e.sram_byte_j)
-    )
-    return flops / 2.0 * mac + out[:, R.OUT_DRAM_BYTES] * dram + out[:, R.OUT_L2_BYTES] * l2
+def _energy(
+    device: Any,
+    family: str,
+    name: str,
+    flops: Any,
+    traffic: tuple[Any, Any],
+    busy_s: Array,
+    latency_s: Array,
+    options: Options,
+) -> Array:
+    """Energy above idle [J]; NaN where the device has no coefficient."""
+    found = power.coefficients(device, family)
+    work = (flops, 0.0, *traffic)
+    return found.total(power.mac_j(device, name), work, busy_s, latency_s, options.governor)
+
+
+def _product_energy(
+    device: Any,
+    product: Precision,
+    blocks: Array,
+    flops: Any,
+    traffic: tuple[Any, Any],
+    busy_s: Array,
+    latency_s: Array,
+    options: Options,
+) -> Array:
+    """Energy above idle of products, some of which may have a scale per block [J]."""
+    plain, scaled = (
+        _energy(
+            device, power.family(power.PRODUCT, product.bits, kind), product.name, flops, traffic, busy_s,
+            latency_s, options,
+        )
+        for kind in (False, True)
+    )  # fmt: skip
+    energy: Array = np.where(blocks > 0, scaled, plain)
+    return energy
 
 
 def _attention(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
-    latency, bound, dram, _ = attention_rows(s, f, device, o.stack, o.cold, decode=op == "attention_decode")
-    return latency, np.array(ATTENTION_BOUNDS, dtype=object)[bound], dram
+    decode = op == "attention_decode"
+    latency, bound, *traffic = attention_rows(s, f, device, o.stack, o.cold, decode=decode)
+    name = power.family(power.DECODE if decode else power.PREFILL, f.kv.bits)
+    return latency, np.array(ATTENTION_BOUNDS, dtype=object)[bound], (traffic[0], traffic[1]), name
 
 
 def _convolution(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
     latency, bound, dram = conv_rows(s, f, device, o.stack, o.cold)
-    return latency, np.array(CONV_BOUNDS, dtype=object)[bound], dram
+    name = power.family(power.PRODUCT, f.activation.bits)
+    return latency, np.array(CONV_BOUNDS, dtype=object)[bound], (dram, 0.0), name
 
 
 def _recurrent(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
     latency, bound, dram = recurrent_rows(op, s, f, device, o.stack, o.cold)
-    return latency, np.array(CONV_BOUNDS, dtype=object)[bound], dram
+    name = power.family(power.PRODUCT, f.activation.bits)
+    return latency, np.array(CONV_BOUNDS, dtype=object)[bound], (dram, 0.0), name
 
 
-Answer = tuple[Array, Any, Array]
+Answer = tuple[Array, Any, tuple[Any, Any], str]
 _KERNELS: Mapping[str, Callable[..., Answer]] = {
     "attention_prefill": _attention,
     "attention_decode": _attention,
@@ -180,27 +218,22 @@ def _in_chunks(
     count = len(next(iter(shapes.values())))
     latency, dram, energy = np.empty(count), np.empty(count), np.empty(count)
     bound = np.empty(count, dtype=object)
-    mac, byte = device.energy.mac_j.get(formats.activation.name), device.energy.dram_byte_j
-    mac_j, byte_j = (np.nan if v is None else float(v) for v in (mac, byte))
+    arithmetic = formats.activation.name
     for start in range(0, count, CHUNK):
         part = slice(start, min(start + CHUNK, count))
         sizes = {name: values[part] for name, values in shapes.items()}
-        latency[part], bound[part], dram[part] = _KERNELS[op](op, sizes, formats, device, options)
+        took, bound[part], traffic, name = _KERNELS[op](op, sizes, formats, device, options)
         flops, _, _ = op_work(op, sizes, formats)
-        energy[part] = flops / 2.0 * mac_j + dram[part] * byte_j
+        latency[part], dram[part] = took, traffic[0]
+        energy[part] = _energy(device, name, arithmetic, flops, traffic, took, took, options)
     return OpTable(latency, dram, energy, bound)
 
 
 def _experts(shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, options: Options) -> OpTable:
-    latency, bound, dram = moe_rows(shapes, formats, device, options.stack, options.cold)
-    rows = shapes["tokens"] * shapes["topk"] / shapes["expert_ranks"]
-    matrices = (2.0 + shapes["gated"]) * shapes["hidden"] * shapes["intermediate"] / shapes["tensor_ranks"]
-    mac, byte = (
-        device.energy.mac_j.get(wider(formats.activation, formats.weight).name),
-        device.energy.dram_byte_j,
-    )
-    mac_j, byte_j = (np.nan if v is None else float(v) for v in (mac, byte))
-    return OpTable(latency, dram, rows * matrices * mac_j + dram * byte_j, bound)
+    latency, bound, flops, dram, l2 = moe_table(shapes, formats, device, options.stack, options.cold)
+    product, blocks = wider(formats.activation, formats.weight), shapes["scale_block"]
+    energy = _product_energy(device, product, blocks, flops, (dram, l2), latency, latency, options)
+    return OpTable(latency, dram, energy, bound)
 
 
 def _collectives(
@@ -209,9 +242,9 @@ def _collectives(
     floats = not formats.activation.is_integer
     size, ranks = shapes["bytes"], shapes["ranks"]
     latency = collective_rows(op, size, ranks, device, options.stack, floats=floats)
-    byte = device.energy.dram_byte_j
     part = size if op == "sendrecv" else size / ranks
     sent = ring_steps(op, ranks) * part / device.link.bandwidth_bytes_per_s
     bound = np.where(sent >= 0.5 * latency, "link", "latency").astype(object)
     touched = 2.0 * size
-    return OpTable(latency, touched, touched * (np.nan if byte is None else float(byte)), bound)
+    energy = _energy(device, power.PRODUCT, "", 0.0, (touched, touched), latency, latency, options)
+    return OpTable(latency, touched, energy, bound)
