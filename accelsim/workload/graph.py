@@ -41,6 +41,8 @@ class Tensor:
         Share of non-zero elements, in (0, 1].
     batch_axis : int or None
         The axis that grows with the batch; None for what all items share.
+    pattern : str
+        N:M pattern that the zeros of a weight follow (``2:4``); empty when they follow none.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Tensor:
     role: Role = "activation"
     density: float = 1.0
     batch_axis: int | None = None
+    pattern: str = ""
 
     @property
     def elements(self) -> int:
@@ -132,7 +135,7 @@ class Op:
         """
 
         def tensor(t: Tensor) -> str:
-            return f"{t.shape}{t.precision.name}{t.role}{t.density}"
+            return f"{t.shape}{t.precision.key}{t.role}{t.density}{t.pattern}"
 
         text = "|".join(
             (

@@ -14,17 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures.gpu import attention_rows as A
-from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
+from accelsim.architectures.gpu.finish import Timed, of_device, timed
 from accelsim.architectures.gpu.rates import product_rate, wider
 from accelsim.architectures.opwork import output_bytes
 from accelsim.core.precision import PrecisionPlan
 from accelsim.hardware.kernels import AttentionModel
 
 Array = npt.NDArray[np.float64]
-
-BOUNDS = (*R.BOUNDS, "launch")
-"""What limits a kernel, by the code that `attention_rows` returns."""
 
 DEFAULT_STACK = "vllm"
 """Whose constants stacks without a section take: its kernels are those of the FlashAttention library."""
@@ -34,8 +30,6 @@ MANY_HEADS = 32
 
 PROMPT_KERNELS = frozenset({"trtllm", "sglang"})
 """Stacks that run a prompt of one token on their prefill kernel; others decode it."""
-
-_LATENCY, _LAUNCH = BOUNDS.index("latency"), BOUNDS.index("launch")
 
 
 def attention_model(
@@ -107,7 +101,7 @@ def attention_rows(
     stack: str,
     cold: bool = False,
     decode: bool | None = None,
-) -> tuple[Array, npt.NDArray[np.int64], Array, Array]:
+) -> Timed:
     """Latency and traffic of many attention operators, each launched on its own.
 
     Parameters
@@ -124,11 +118,6 @@ def attention_rows(
     decode : bool, optional
         Whether the rows are decode steps; by default those with one new token are.
 
-    Returns
-    -------
-    latency_s, bound, dram_bytes, l2_bytes : ndarray
-        Launch included [s]; index in `BOUNDS`; traffic [B].
-
     Raises
     ------
     InfeasibleError
@@ -137,15 +126,7 @@ def attention_rows(
     rows = _rows_of(shapes, formats, device, cold)
     models = _choose(rows, formats, device, stack, decode)
     out = run_kernel(rows, models, device)
-    body, fixed = out[:, A.OUT_BODY], out[:, A.OUT_FIXED]
-    launch_s = launch_gap_s(device, stack) + ramp_s(device)
-    latency = body + fixed + launch_s
-    bound = out[:, A.OUT_BOUND].astype(np.int64)
-    bound[fixed > body] = _LATENCY
-    bound[launch_s > 0.5 * latency] = _LAUNCH
-    host_s = host_bound_s(device, stack)
-    bound[latency < host_s] = _LAUNCH
-    return np.maximum(latency, host_s), bound, out[:, A.OUT_DRAM_BYTES], out[:, A.OUT_L2_BYTES]
+    return timed(out, out[:, A.OUT_BOUND], *of_device(device, stack))
 
 
 def _rows_of(shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, cold: bool) -> Array:

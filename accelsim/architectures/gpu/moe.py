@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.host import launch_gap_s, ramp_s
+from accelsim.architectures.gpu.finish import Timed, launch_s, timed
 from accelsim.architectures.gpu.rates import product_rate, wider
 from accelsim.architectures.gpu.tiles import half_rate, port_scale, shared_loads, switched_j, tile_table
 from accelsim.architectures.opwork import output_bytes
@@ -71,7 +71,7 @@ def device_numbers(device: Any, rate: float, clock: float) -> Array:
 
 def moe_rows(
     shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, stack: str, cold: bool = False
-) -> tuple[Array, npt.NDArray[np.str_], Array]:
+) -> Timed:
     """Latency of many expert layers on one rank, repeated with the same weights as benchmarks do.
 
     Parameters
@@ -85,42 +85,12 @@ def moe_rows(
     cold : bool
         Nothing is on chip before.
 
-    Returns
-    -------
-    latency_s, bound, dram_bytes : ndarray
-        [s]; ``compute memory latency``; [B].
-
     Raises
     ------
     InfeasibleError
         The device lacks the precision.
     """
-    latency, bound, _, dram, _ = moe_table(shapes, formats, device, stack, cold)
-    return latency, bound, dram
-
-
-def moe_table(
-    shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, stack: str, cold: bool = False
-) -> tuple[Array, npt.NDArray[np.str_], Array, Array, Array]:
-    """As `moe_rows`, with what the layers do on the rank that holds most rows.
-
-    Returns
-    -------
-    latency_s, bound, flops, dram_bytes, l2_bytes : ndarray
-        [s]; ``compute memory latency``; [FLOP]; [B]; [B].
-    """
-    out, held = _layers(shapes, formats, device, stack, cold)
-    body, fixed, compute, dram_s, dram, l2 = (out[:, i] for i in range(6))
-    bound = np.where(fixed > body, "latency", np.where(dram_s >= compute, "memory", "compute"))
-    matrices = (2.0 + shapes["gated"]) * shapes["hidden"] * shapes["intermediate"] / shapes["tensor_ranks"]
-    return body + fixed, bound, 2.0 * held * matrices, dram, l2
-
-
-def _layers(
-    shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, stack: str, cold: bool
-) -> tuple[Array, Array]:
-    """Output of the numba kernel, shape (layers, OUT), and the rows that each rank holds."""
-    from accelsim.architectures.gpu.moe_kernel import KEY, OUT, all_classes, moe_layers
+    from accelsim.architectures.gpu.moe_kernel import OUT, all_classes, moe_layers
 
     rate, clock, _ = product_rate(device, wider(formats.activation, formats.weight).name)
     numbers = device_numbers(device, rate, clock)
@@ -134,21 +104,39 @@ def _layers(
         copies = np.inf if cold else 1.0
         moe_layers(rows[at], classes, table, numbers, model.array, copies, part)
         if stack not in device.kernels.moe:
-            part[:, 1] += LAUNCHES * (ramp_s(device) + launch_gap_s(device, stack))
+            part[:, [R.OUT_FIXED, R.STALL_LAUNCH]] += LAUNCHES * launch_s(device, stack)
         out[at] = part
-    held = (classes[:, :, 0] * classes[:, :, 1]).sum(axis=1)
-    return out, held[rows[:, KEY].astype(int)]
+    bound = np.where(out[:, R.OUT_DRAM_S] >= out[:, R.OUT_COMPUTE], R.MEMORY, R.COMPUTE)
+    return timed(out, bound, 0.0, 0.0)
+
+
+def moe_flops(shapes: Mapping[str, Array]) -> Array:
+    """Arithmetic of expert layers on the rank that holds most rows [FLOP]."""
+    from accelsim.architectures.gpu.moe_kernel import all_classes
+
+    keys, position = _routings(shapes)
+    classes = all_classes(keys)
+    held = (classes[:, :, 0] * classes[:, :, 1]).sum(axis=1)[position]
+    matrices = (2.0 + shapes["gated"]) * shapes["hidden"] * shapes["intermediate"] / shapes["tensor_ranks"]
+    flops: Array = 2.0 * held * matrices
+    return flops
+
+
+def _routings(s: Mapping[str, Array]) -> tuple[Array, npt.NDArray[np.intp]]:
+    """The distinct routings, and which one each layer has."""
+    routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
+    keys, position = np.unique(routing, axis=0, return_inverse=True)
+    return keys, position.reshape(-1)
 
 
 def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]:
     """Rows of the numba kernel, and the distinct routings that they point to."""
     from accelsim.architectures.gpu import moe_kernel as M
 
-    routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
-    keys, position = np.unique(routing, axis=0, return_inverse=True)
-    rows = np.empty((len(routing), M.ROW))
+    keys, position = _routings(s)
+    rows = np.empty((len(position), M.ROW))
     for column, values in (
-        (M.KEY, position.reshape(-1)),
+        (M.KEY, position),
         (M.HIDDEN, s["hidden"]),
         (M.WIDTH, s["intermediate"] / s["tensor_ranks"]),
         (M.GATED, s["gated"]),
@@ -189,6 +177,7 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
         Model the power cap.
     """
     from accelsim.architectures.gpu import moe_kernel as M
+    from accelsim.architectures.gpu.sm import resident
 
     numbers = device_numbers(device, row[R.RATE], row[R.CLOCK])
     if not governor:
@@ -198,7 +187,7 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     active = min(active, total)
     capacity = numbers[M.L2_CAPACITY]
     missed = sum(
-        row[size] * (1.0 - resident_share(capacity, row[distance]))
+        row[size] * (1.0 - resident(capacity, row[distance]))
         for size, distance in (
             (R.A_BYTES, R.A_DISTANCE),
             (R.B_BYTES, R.B_DISTANCE),
@@ -219,15 +208,9 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     line = [0.0] * R.OUT_WIDTH
     line[: R.OUT_SUMS] = out[: R.OUT_SUMS].tolist()
     line[R.OUT_FIXED] += vector_s
+    line[R.STALL_COMPUTE] += vector_s
     line[R.OUT_L2_BYTES] += row[R.C_BYTES]
     line[R.OUT_TILE], line[R.OUT_WAVES], line[R.OUT_SPLIT] = out[M.OUT_TILE], out[M.OUT_WAVES], 1.0
     memory = line[R.OUT_DRAM_S] >= line[R.OUT_COMPUTE]
-    line[R.OUT_BOUND] = float(R.BOUNDS.index("memory" if memory else "compute"))
+    line[R.OUT_BOUND] = float(R.MEMORY if memory else R.COMPUTE)
     return line
-
-
-def resident_share(capacity: float, distance: float) -> float:
-    """Share of a tensor still in the L2 after `distance` bytes; the plain twin of `sm.resident`."""
-    if distance <= 0.0:
-        return 1.0
-    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))

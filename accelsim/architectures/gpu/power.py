@@ -62,7 +62,7 @@ class Coefficients:
     vector_j: float
 
     def parts(
-        self, mac_j: float, work: tuple[float, float, float, float], busy_s: float, total_s: float, cap: bool
+        self, mac_j: float, work: tuple[float, float, float, float], taken_s: float, cap: bool
     ) -> dict[str, float]:
         """Energy of one kernel by component [J].
 
@@ -72,36 +72,34 @@ class Coefficients:
             Bare energy of a multiply-accumulate in the kernel's format [J].
         work : tuple of float
             FLOP, elementwise operations, DRAM bytes, L2 bytes.
-        busy_s, total_s : float
-            While the kernel runs, and with what the host adds [s].
+        taken_s : float
+            Its latency [s].
         cap : bool
             Keep to the board's limit.
         """
         flops, ops, dram, l2 = work
         parts = {
-            "active": self.active_w * busy_s,
+            "active": self.active_w * taken_s,
             "mac": flops / 2.0 * mac_j * self.mac if flops else 0.0,
             "vector": ops * self.vector_j if ops else 0.0,
             "dram": dram * self.dram_j if dram else 0.0,
-            "l2": l2 * self.l2_j if l2 else 0.0,
+            "sram": l2 * self.l2_j if l2 else 0.0,
         }
         total = sum(parts.values())
-        limit = self.head_w * total_s
+        limit = self.head_w * taken_s
         if not cap or isnan(total) or total <= limit:
             return parts
         return {name: value * limit / total for name, value in parts.items()}
 
-    def total(
-        self, mac_j: float, work: tuple[Any, Any, Any, Any], busy_s: Array, total_s: Array, cap: bool
-    ) -> Array:
+    def total(self, mac_j: float, work: tuple[Any, Any, Any, Any], taken_s: Array, cap: bool) -> Array:
         """Sum of `parts` for many kernels [J]."""
         flops, ops, dram, l2 = work
-        energy = self.active_w * busy_s
+        energy = self.active_w * taken_s
         for amount, each in (
             (flops, 0.5 * mac_j * self.mac), (ops, self.vector_j), (dram, self.dram_j), (l2, self.l2_j)
         ):  # fmt: skip
             energy = energy + np.where(np.asarray(amount) > 0, np.asarray(amount) * each, 0.0)
-        capped: Array = np.where(energy > self.head_w * total_s, self.head_w * total_s, energy)
+        capped: Array = np.minimum(energy, self.head_w * taken_s)
         return capped if cap else energy
 
 

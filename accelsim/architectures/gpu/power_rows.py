@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from accelsim.architectures.gpu import power
 from accelsim.architectures.gpu.attention import attention_rows
-from accelsim.architectures.gpu.moe import moe_table
+from accelsim.architectures.gpu.moe import moe_flops, moe_rows
 from accelsim.architectures.gpu.rates import wider
 from accelsim.architectures.opwork import op_work
 from accelsim.core.errors import RequestError
@@ -44,7 +44,7 @@ class Activity:
         """Mean board power while the rows run for so long [W]."""
         found = power.coefficients(device, self.family)
         work = (self.flops, 0.0, self.dram_bytes, self.l2_bytes)
-        above: Array = found.total(self.mac_j, work, duration_s, duration_s, cap=True) / duration_s
+        above: Array = found.total(self.mac_j, work, duration_s, cap=True) / duration_s
         return above + float(device.power.idle_w)
 
 
@@ -60,15 +60,21 @@ def activity(
     """
     if op == "moe":
         product = wider(formats.activation, formats.weight)
-        _, _, flops, dram, l2 = moe_table(shapes, formats, device, stack)
+        found = moe_rows(shapes, formats, device, stack)
         name = power.family(power.PRODUCT, product.bits, bool((shapes["scale_block"] > 0).any()))
-        return Activity(name, power.mac_j(device, product.name), flops, dram, l2)
+        return Activity(
+            name, power.mac_j(device, product.name), moe_flops(shapes), found.dram_bytes, found.l2_bytes
+        )
     if op not in OPS:
         raise RequestError(f"no power model is fitted on '{op}'", hint=f"operators are {', '.join(OPS)}")
     decode = op == "attention_decode"
-    _, _, dram, l2 = attention_rows(shapes, formats, device, stack, decode=decode)
+    found = attention_rows(shapes, formats, device, stack, decode=decode)
     product = wider(formats.activation, formats.kv)
     name = power.family(power.DECODE if decode else power.PREFILL, formats.kv.bits)
     return Activity(
-        name, power.mac_j(device, product.name), np.asarray(op_work(op, shapes, formats)[0]), dram, l2
+        name,
+        power.mac_j(device, product.name),
+        np.asarray(op_work(op, shapes, formats)[0]),
+        found.dram_bytes,
+        found.l2_bytes,
     )

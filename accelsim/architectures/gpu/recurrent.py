@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.architectures.base import Kernel
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.host import stack_of
 from accelsim.architectures.gpu.tiles import STEP_BYTES, TILES
+from accelsim.hardware.stacks import stack_of
 
 if TYPE_CHECKING:
     from accelsim.architectures.gpu.lower import Locality, Plan

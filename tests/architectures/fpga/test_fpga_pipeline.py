@@ -209,12 +209,12 @@ def test_intel_parts_count_their_own_blocks(make_board):
 
 def test_energy_is_unknown_without_coefficients(make_board):
     _, costs, _ = run(small(), make_board())
-    assert math.isnan(costs[1].energy_j["compute"])
+    assert math.isnan(costs[1].energy_j["mac"])
     assert costs[1].energy_j["dram"] == 0.0
     known = make_board(**{"energy.mac": {"int8": "2 pJ"}})
     conv = next(k for k in run(small(), known)[0].kernels if k.anchor.kind == "conv")
     _, costs, _ = run(small(), known)
-    assert costs[1].energy_j["compute"] == pytest.approx(conv.flops / 2 * 2e-12)
+    assert costs[1].energy_j["mac"] == pytest.approx(conv.flops / 2 * 2e-12)
 
 
 def test_float_models_are_refused_with_the_formats_that_work(make_board):

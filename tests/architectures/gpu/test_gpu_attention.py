@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu.attention import (
-    BOUNDS,
     attention_device,
     attention_model,
     attention_rows,
     run_kernel,
 )
 from accelsim.architectures.gpu.host import ramp_s
+from accelsim.architectures.gpu.rows import BOUNDS
 from accelsim.architectures.opwork import visible_pairs
 from accelsim.core.precision import plan
 from accelsim.hardware.spec import load_hardware
@@ -147,7 +147,7 @@ def test_equals_the_slow_twin(device, shape, stack, cold):
     touched = 2 * batch * width * (2 * heads * queries + 2 * shared * min(keys, reach))
     rate, clock = gpu.sm.tensor_flop_per_clock["bf16"], gpu.sm.tensor_clock_hz
     body, fixed = twin(model, gpu, shape, inf if cold else touched, rate, clock)
-    latency, bound, dram, _ = attention_rows(table(shape), BF16, gpu, stack, cold)
+    latency, bound, dram, *_ = attention_rows(table(shape), BF16, gpu, stack, cold)
     launch = gpu.launch.graph_s + ramp_s(gpu)
     assert latency[0] == pytest.approx(body + fixed + launch, rel=1e-9)
     assert BOUNDS[bound[0]] in ("compute", "memory", "l2", "latency", "launch")
@@ -178,7 +178,7 @@ def test_never_beats_the_roofline_with_cold_caches(device):
     moved = per_token * (2 * s["heads"] * s["seq_q"] + 2 * s["kv_heads"] * reach)
     flops = 4 * s["batch"] * s["heads"] * s["head_dim"] * visible_pairs(s)
     for stack in ("eager", "vllm", "trtllm", "sglang"):
-        latency, _, dram, _ = attention_rows(s, BF16, gpu, stack, cold=True)
+        latency, _, dram, *_ = attention_rows(s, BF16, gpu, stack, cold=True)
         assert (latency >= flops / peak).all()
         assert (latency >= moved / gpu.memory.bandwidth_bytes_per_s).all()
         np.testing.assert_allclose(dram, moved)
@@ -193,7 +193,7 @@ def test_graph_and_table_agree(toy, run):
     for stack in ("eager", "graph"):
         for cold in (False, True):
             _, (cost,) = run(b.build(), toy, stack=stack, cold=cold)
-            latency, bound, dram, l2 = attention_rows(table(shape), plan("fp16"), toy, stack, cold)
+            latency, bound, dram, l2, _ = attention_rows(table(shape), plan("fp16"), toy, stack, cold)
             assert cost.latency_s == pytest.approx(latency[0])
             assert cost.bound == BOUNDS[bound[0]]
             assert cost.bytes_by_level == pytest.approx({"dram": dram[0], "l2": l2[0]})
@@ -244,7 +244,7 @@ def test_exponentials_are_a_limit_of_their_own():
 def test_no_rows():
     gpu = load_hardware("h100-sxm")
     empty = {name: np.zeros(0) for name in COLUMNS}
-    assert [len(part) for part in attention_rows(empty, BF16, gpu, "vllm")] == [0, 0, 0, 0]
+    assert [len(part) for part in attention_rows(empty, BF16, gpu, "vllm")] == [0] * 5
     assert run_kernel(np.zeros((0, A.WIDTH)), [], gpu).shape == (0, A.OUT_WIDTH)
     assert len(attention_device(gpu)) == A.DEVICE_WIDTH
 

@@ -23,12 +23,12 @@ amount = st.floats(0, 1e15, allow_nan=False)
 def test_energy_sums_its_parts_up_to_what_the_board_gives(flops, ops, dram, l2, time_s, name):
     found = power.coefficients(ax.load_hardware("b200"), name)
     work = (flops, ops, dram, l2)
-    parts = found.parts(0.43e-12, work, time_s, time_s, cap=True)
+    parts = found.parts(0.43e-12, work, time_s, cap=True)
     total = sum(parts.values())
     assert total <= found.head_w * time_s * (1 + 1e-12)
-    each = found.total(0.43e-12, work, np.array([time_s]), np.array([time_s]), cap=True)
+    each = found.total(0.43e-12, work, np.array([time_s]), cap=True)
     assert each[0] == pytest.approx(total)
-    free = found.parts(0.43e-12, work, time_s, time_s, cap=False)
+    free = found.parts(0.43e-12, work, time_s, cap=False)
     assert sum(free.values()) >= total * (1 - 1e-12)
 
 
@@ -43,7 +43,7 @@ def test_board_power_lies_between_idle_and_tdp():
 def test_more_work_in_the_same_time_draws_more():
     device = ax.load_hardware("b200")
     found = power.coefficients(device, "product")
-    drawn = [found.parts(0.43e-12, (f, 0, 1e9, 0), 1e-3, 1e-3, cap=True) for f in (0, 1e11, 5e11)]
+    drawn = [found.parts(0.43e-12, (f, 0, 1e9, 0), 1e-3, cap=True) for f in (0, 1e11, 5e11)]
     totals = [sum(p.values()) for p in drawn]
     assert totals == sorted(totals)
     assert totals[0] < totals[1]
@@ -52,7 +52,7 @@ def test_more_work_in_the_same_time_draws_more():
 def test_an_unknown_coefficient_makes_the_energy_unknown():
     device = ax.load_hardware("b200")
     found = power.coefficients(device, "product")
-    assert math.isnan(sum(found.parts(math.nan, (1.0, 0, 0, 0), 1e-3, 1e-3, cap=True).values()))
+    assert math.isnan(sum(found.parts(math.nan, (1.0, 0, 0, 0), 1e-3, cap=True).values()))
     bare = device.model_copy(
         update={"power": device.power.model_copy(update={"idle_w": None}), "hash": "no idle"}
     )

@@ -62,7 +62,7 @@ def test_a_layer_never_beats_its_bound(run, stack):
 def test_rows_without_an_input_product_are_cheaper_and_scale_with_steps():
     columns = {"hidden": [1024] * 3, "steps": [10, 10, 20], "batch": [16] * 3, "input": [1024, 0, 0]}
     shapes = {name: np.array(values, dtype=float) for name, values in columns.items()}
-    latency, bound, dram = recurrent_rows("lstm", shapes, plan("fp16"), V100, "graph", False)
+    latency, bound, dram, *_ = recurrent_rows("lstm", shapes, plan("fp16"), V100, "graph", False)
     assert latency[1] < latency[0]
     assert latency[2] == pytest.approx(2 * latency[1])
     assert dram[2] == pytest.approx(2 * dram[1])

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.cost import device_array
-from accelsim.architectures.gpu.lower import resident_share
 from accelsim.architectures.gpu.sm import clock_scale, cost_rows, joined, resident
 from accelsim.architectures.gpu.tiles import SPLITS, TILES, port_scale, shared_loads, switched_j, tile_table
 from accelsim.hardware.spec import load_hardware
@@ -52,6 +51,13 @@ def run_rows(rows, device, constants=GENERIC, governor=False, width=2.0):
 
 def seconds(out):
     return out[:, R.OUT_BODY] + out[:, R.OUT_FIXED]
+
+
+def resident_share(capacity, distance):
+    """Share of a tensor still in the L2 after `distance` bytes."""
+    if distance <= 0.0:
+        return 1.0
+    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))
 
 
 def twin(r, device, c):
