@@ -17,6 +17,7 @@ from pydantic import Field
 from accelsim.hardware.bands import Band
 from accelsim.hardware.expert_kernels import MoeModel
 from accelsim.hardware.link_kernels import CollectiveModel
+from accelsim.hardware.power_kernels import PowerModel
 from accelsim.hardware.section import Count, Fraction, Joules, Seconds, Section
 
 Ratio = Annotated[float, Field(ge=0)]
@@ -258,6 +259,9 @@ class KernelModels(Section):
     """By kind of link, then by the most devices that it holds for (``up_to_8``)."""
     moe: Mapping[str, Mapping[str, MoeModel]] = Field(default_factory=dict)
     """By stack, then by weight format (`default` for all others)."""
+    power: Mapping[str, PowerModel]
+    """By family: ``product``, ``prefill`` and ``decode`` (attention); with ``-8`` for operands, or a cache,
+    of 8 bits and fewer, ``-8-block`` with one scale per block."""
     band: Mapping[str, Band] = Field(default_factory=dict)
     """Error bands of a calibrated device by cell, see `accelsim.architectures.gpu.intervals.cells_of`."""
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import nan
 from typing import Any
 
 import numpy as np
 
 from accelsim.architectures.base import STALLS, KernelCost, Program
 from accelsim.architectures.gpu import attention_rows as A
+from accelsim.architectures.gpu import power
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.attention import run_kernel
 from accelsim.architectures.gpu.finish import of_device, timed
@@ -70,7 +70,7 @@ def cost(program: Program) -> tuple[KernelCost, ...]:
             candidates.append(_attention(attention[i], plan, i))
         elif i not in plan.link:
             candidates += _rows(lines, rows_of[i], plan, i)
-    found = {i: _link(program, plan, i) for i in plan.link}
+    found = {i: _link(program, plan, writer, i) for i in plan.link}
     for candidate, one in zip(candidates, writer.finish(candidates, plan)):
         best = found.get(candidate.kernel)
         if best is None or one.latency_s < best.latency_s:
@@ -96,31 +96,19 @@ class _Writer:
 
     launch_s: float
     host_s: float
-    mac_j: dict[str, float]
-    vector_j: float
-    dram_j: float
-    l2_j: float
+    device: Any
+    cap: bool
 
     @classmethod
     def of(cls, program: Program) -> _Writer:
         device: Any = program.device
-        energy = device.energy
-        single = (energy.vector_op_j, energy.dram_byte_j, energy.sram_byte_j)
-        return cls(
-            *of_device(device, program.options.stack),
-            energy.mac_j,
-            *(nan if v is None else float(v) for v in single),
-        )
+        return cls(*of_device(device, program.options.stack), device, program.options.governor)
 
-    def energy(self, plan: Plan, index: int, dram: float, l2: float) -> dict[str, float]:
-        """Dynamic energy by part [J], the L2 as ``sram``; NaN where the device file has no coefficient."""
-        flops, ops = plan.flops[index], plan.vector_ops[index]
-        return {
-            "mac": flops / 2.0 * self.mac_j.get(plan.names[index], nan) if flops else 0.0,
-            "vector": ops * self.vector_j if ops else 0.0,
-            "dram": dram * self.dram_j,
-            "sram": l2 * self.l2_j,
-        }
+    def energy(self, plan: Plan, index: int, dram: float, l2: float, taken_s: float) -> dict[str, float]:
+        """Energy above idle by part [J], the L2 as ``sram``; NaN where the device file has no coefficient."""
+        found = power.coefficients(self.device, plan.families[index])
+        work = (plan.flops[index], plan.vector_ops[index], dram, l2)
+        return found.parts(power.mac_j(self.device, plan.names[index]), work, taken_s, self.cap)
 
     def finish(self, candidates: list[_Candidate], plan: Plan) -> Iterator[KernelCost]:
         """Add launches and the host, and name what limits each."""
@@ -140,7 +128,7 @@ class _Writer:
                 {"dram": dram, "l2": l2},
                 R.BOUNDS[bound],
                 c.mapping,
-                self.energy(plan, c.kernel, dram, l2),
+                self.energy(plan, c.kernel, dram, l2, total),
                 stalls_s=dict(zip(STALLS, stalls)),
             )
 
@@ -197,15 +185,14 @@ def _attention(line: list[float], plan: Plan, index: int) -> _Candidate:
     return _Candidate(index, clock, line[: R.OUT_SUMS], 1.0, line[A.OUT_BOUND], mapping)
 
 
-def _link(program: Program, plan: Plan, index: int) -> KernelCost:
+def _link(program: Program, plan: Plan, writer: _Writer, index: int) -> KernelCost:
     """A collective: its bytes cross the link, and each step of the ring waits once."""
     device: Any = program.device
     kernel = program.kernels[index]
     transfer, latency = plan.link[index]
     clock = float(device.sm.clock_hz)
     touched = kernel.bytes_compulsory
-    per_byte = device.energy.dram_byte_j
-    energy = {"dram": nan if per_byte is None else touched * float(per_byte)}
+    energy = writer.energy(plan, index, touched, touched, transfer + latency)
     levels = {"dram": touched, "l2": touched, "link": kernel.anchor.work.link_bytes}
     bound = "link" if transfer >= latency else "latency"
     stalls = {"link": transfer, "latency": latency}
@@ -222,7 +209,7 @@ def _analytic(program: Program, plan: Plan, writer: _Writer, index: int) -> Kern
     touched = program.kernels[index].bytes_compulsory
     bound = "link" if index in plan.link else ("compute" if compute > memory else "memory")
     levels = {"dram": touched, "l2": touched}
-    energy = writer.energy(plan, index, touched, touched)
+    energy = writer.energy(plan, index, touched, touched, max(compute, memory))
     stalls = {{"memory": "dram"}.get(bound, bound): max(compute, memory)}
     cycles = (compute * clock, memory * clock, 0.0)
     return KernelCost(clock, *cycles, levels, bound, "roofline", energy, stalls_s=stalls)

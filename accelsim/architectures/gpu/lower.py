@@ -20,6 +20,7 @@ from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants
 from accelsim.architectures.gpu.host import host_bound_s, joining_rule
 from accelsim.architectures.gpu.moe import FEW, format_name, moe_model
+from accelsim.architectures.gpu.power import DECODE, PREFILL, PRODUCT, family
 from accelsim.architectures.gpu.rates import product_precision, product_rate, vector_rate
 from accelsim.architectures.gpu.recurrent import plan_recurrent
 from accelsim.architectures.gpu.tiles import STEP_BYTES, TILES, tile_table
@@ -77,6 +78,8 @@ class Plan:
         Per kernel: time at peak arithmetic and at peak bandwidth [s].
     names : list of str
         Precision that a kernel's arithmetic runs in.
+    families : list of str
+        Family of a kernel in ``kernels.power``.
     flops, vector_ops : list of float
         Arithmetic of a kernel.
     """
@@ -97,6 +100,7 @@ class Plan:
     link: dict[int, tuple[float, float]] = field(default_factory=dict)
     analytic: list[tuple[float, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    families: list[str] = field(default_factory=list)
     flops: list[float] = field(default_factory=list)
     vector_ops: list[float] = field(default_factory=list)
 
@@ -287,6 +291,7 @@ def _plan_kernel(
     flops = work.flops
     plan.flops.append(flops)
     plan.vector_ops.append(vector_ops)
+    plan.families.append(_family(anchor))
     if work.link_bytes:
         transfer, latency = collective_s(anchor, device, options.stack)
         plan.link[index] = (transfer, latency)
@@ -396,6 +401,17 @@ def _plan_convolutions(plan: Plan, device: Any, options: Options) -> None:
         plan.algorithms[index] = C.ALGORITHMS
         compute, memory = plan.analytic[index]
         plan.analytic[index] = (compute * flops / plan.flops[index], memory)
+
+
+def _family(anchor: Op) -> str:
+    """Family of a kernel's power: attention by phase and cache, products by their operands, streams as wide
+    products."""
+    if anchor.kind in ("attention", "mla_attention"):
+        new = anchor.inputs[0].shape[-2]
+        return family(DECODE if new == 1 else PREFILL, anchor.inputs[1].precision.bits)
+    if not anchor.flops:
+        return PRODUCT
+    return family(PRODUCT, product_precision(anchor.inputs[0], anchor.inputs[1]).bits)
 
 
 def _stream_row(kernel: Kernel, traffic: float, at: Locality, vector_ops: float, device: Any) -> list[float]:

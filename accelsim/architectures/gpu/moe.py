@@ -110,15 +110,33 @@ def moe_rows(
     return timed(out, bound, 0.0, 0.0)
 
 
+def moe_flops(shapes: Mapping[str, Array]) -> Array:
+    """Arithmetic of expert layers on the rank that holds most rows [FLOP]."""
+    from accelsim.architectures.gpu.moe_kernel import all_classes
+
+    keys, position = _routings(shapes)
+    classes = all_classes(keys)
+    held = (classes[:, :, 0] * classes[:, :, 1]).sum(axis=1)[position]
+    matrices = (2.0 + shapes["gated"]) * shapes["hidden"] * shapes["intermediate"] / shapes["tensor_ranks"]
+    flops: Array = 2.0 * held * matrices
+    return flops
+
+
+def _routings(s: Mapping[str, Array]) -> tuple[Array, npt.NDArray[np.intp]]:
+    """The distinct routings, and which one each layer has."""
+    routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
+    keys, position = np.unique(routing, axis=0, return_inverse=True)
+    return keys, position.reshape(-1)
+
+
 def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]:
     """Rows of the numba kernel, and the distinct routings that they point to."""
     from accelsim.architectures.gpu import moe_kernel as M
 
-    routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
-    keys, position = np.unique(routing, axis=0, return_inverse=True)
-    rows = np.empty((len(routing), M.ROW))
+    keys, position = _routings(s)
+    rows = np.empty((len(position), M.ROW))
     for column, values in (
-        (M.KEY, position.reshape(-1)),
+        (M.KEY, position),
         (M.HIDDEN, s["hidden"]),
         (M.WIDTH, s["intermediate"] / s["tensor_ranks"]),
         (M.GATED, s["gated"]),

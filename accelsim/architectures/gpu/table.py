@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures.base import STALLS, Options
+from accelsim.architectures.gpu import power
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.attention import attention_rows
 from accelsim.architectures.gpu.collectives import TABLE_NAMES, collective_rows, ring_steps
@@ -17,13 +18,13 @@ from accelsim.architectures.gpu.cost import SPLIT_ARRAY, device_array
 from accelsim.architectures.gpu.finish import Timed, names, of_device, timed
 from accelsim.architectures.gpu.formats import product_constants
 from accelsim.architectures.gpu.lower import ISOLATED_COPIES
-from accelsim.architectures.gpu.moe import moe_rows
+from accelsim.architectures.gpu.moe import moe_flops, moe_rows
 from accelsim.architectures.gpu.rates import product_rate, wider
 from accelsim.architectures.gpu.recurrent_table import recurrent_rows
 from accelsim.architectures.gpu.tiles import tile_table
 from accelsim.architectures.opwork import op_work, output_bytes
 from accelsim.architectures.single import Lowering, OpTable, predict_by_graph
-from accelsim.core.precision import PrecisionPlan
+from accelsim.core.precision import Precision, PrecisionPlan
 from accelsim.hardware.kernels import ProductModel
 
 Array = npt.NDArray[np.float64]
@@ -105,9 +106,7 @@ def _products(
         rows[at, R.KIND] = R.MATRIX if splits else R.UNSPLIT
         out[at] = cost_table(rows[at], tiles, device, options, constants)
     found = timed(out, out[:, R.OUT_BOUND], *of_device(device, options.stack))
-    l2 = device.energy.sram_byte_j
-    spent = _energy(2.0 * batch * m * n * k, product.name, found.dram_bytes, device)
-    return found, spent + found.l2_bytes * (np.nan if l2 is None else float(l2))
+    return found, _product_energy(2.0 * batch * m * n * k, product, blocks, found, device, options)
 
 
 def cost_table(
@@ -122,12 +121,26 @@ def cost_table(
     return out
 
 
-def _energy(flops: Any, name: str, dram_bytes: Array, device: Any) -> Array:
-    """Dynamic energy of arithmetic and external traffic [J]; NaN where the device has no coefficient."""
-    mac, byte = device.energy.mac_j.get(name), device.energy.dram_byte_j
-    mac_j, byte_j = (np.nan if v is None else float(v) for v in (mac, byte))
-    spent: Array = flops / 2.0 * mac_j + dram_bytes * byte_j
-    return spent
+def _energy(flops: Any, name: str, family: str, found: Timed, device: Any, options: Options) -> Array:
+    """Energy above idle [J]; NaN where the device has no coefficient."""
+    each = power.coefficients(device, family)
+    work = (flops, 0.0, found.dram_bytes, found.l2_bytes)
+    return each.total(power.mac_j(device, name), work, found.latency_s, options.governor)
+
+
+def _product_energy(
+    flops: Any, product: Precision, blocks: Array, found: Timed, device: Any, options: Options
+) -> Array:
+    """Energy above idle of products, some of which may have a scale per block [J]."""
+    plain, scaled = (
+        _energy(flops, product.name, power.family(power.PRODUCT, product.bits, kind), found, device, options)
+        for kind in (False, True)
+    )
+    energy: Array = np.where(blocks > 0, scaled, plain)
+    return energy
+
+
+_PHASES = {"attention_prefill": power.PREFILL, "attention_decode": power.DECODE}
 
 
 def _single(kernel: Callable[..., Timed]) -> Callable[..., Answer]:
@@ -136,7 +149,9 @@ def _single(kernel: Callable[..., Timed]) -> Callable[..., Answer]:
     def answer(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
         found = kernel(op, s, f, device, o)
         flops, _, _ = op_work(op, s, f)
-        return found, _energy(flops, f.activation.name, found.dram_bytes, device)
+        kind = _PHASES.get(op, power.PRODUCT)
+        family = power.family(kind, (f.activation if kind == power.PRODUCT else f.kv).bits)
+        return found, _energy(flops, f.activation.name, family, found, device, o)
 
     return answer
 
@@ -155,10 +170,8 @@ def _recurrent(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o
 
 def _experts(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
     found = moe_rows(s, f, device, o.stack, o.cold)
-    rows = s["tokens"] * s["topk"] / s["expert_ranks"]
-    matrices = (2.0 + s["gated"]) * s["hidden"] * s["intermediate"] / s["tensor_ranks"]
     product = wider(f.activation, f.weight)
-    return found, _energy(2.0 * rows * matrices, product.name, found.dram_bytes, device)
+    return found, _product_energy(moe_flops(s), product, s["scale_block"], found, device, o)
 
 
 def _collectives(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
@@ -171,9 +184,8 @@ def _collectives(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any,
     stalls[:, STALLS.index("latency")] = np.maximum(0.0, latency - sent)
     bound = np.where(sent >= 0.5 * latency, R.LINK, R.LATENCY)
     touched = 2.0 * size
-    byte = device.energy.dram_byte_j
-    spent = touched * (np.nan if byte is None else float(byte))
-    return Timed(latency, bound, touched, touched, stalls), spent
+    found = Timed(latency, bound, touched, touched, stalls)
+    return found, _energy(0.0, "", power.PRODUCT, found, device, o)
 
 
 Answer = tuple[Timed, Array]
