@@ -71,6 +71,11 @@ _PUBLIC = {
     "ExponentialService": "accelsim.serving.service",
     "DeviceService": "accelsim.serving.service",
     "Overheads": "accelsim.serving.service",
+    "Triton": "accelsim.serving.triton",
+    "QueuePolicy": "accelsim.serving.priority",
+    "TorchServe": "accelsim.serving.torchserve",
+    "TensorFlowServing": "accelsim.serving.tfserving",
+    "RayServe": "accelsim.serving.rayserve",
 }
 
 for _owner, _name, _target in (
@@ -108,6 +113,8 @@ if TYPE_CHECKING:
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
     from accelsim.serving.outcome import ServeResult
+    from accelsim.serving.priority import QueuePolicy
+    from accelsim.serving.rayserve import RayServe
     from accelsim.serving.requests import Requests
     from accelsim.serving.scenarios import MultiStream, Offline, Server, SingleStream
     from accelsim.serving.serve import serve
@@ -120,7 +127,10 @@ if TYPE_CHECKING:
         SampledService,
         TableService,
     )
+    from accelsim.serving.tfserving import TensorFlowServing
+    from accelsim.serving.torchserve import TorchServe
     from accelsim.serving.traces import Trace
+    from accelsim.serving.triton import Triton
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from accelsim.core.errors import RequestError
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine.result import Stamp
+from accelsim.serving import engine as simpy_engine
 from accelsim.serving.arrivals import Arrivals, ClosedLoop
 from accelsim.serving.batching import Greedy
-from accelsim.serving.engine import run_closed, run_open
+from accelsim.serving.fast import twin
 from accelsim.serving.log import Log
 from accelsim.serving.outcome import ServeResult, StationRun
 from accelsim.serving.requests import Requests
@@ -88,11 +89,11 @@ def serve(
         return error.outcome
     capacity = times.capacity_per_s(policy.max_batch, policy.instances)
     if isinstance(arrivals, ClosedLoop):
-        coming, log = run_closed(arrivals, count, policy, times, seed)
+        coming, log = simpy_engine.run_closed(arrivals, count, policy, times, seed)
         offered = math.nan
     else:
         coming = arrivals.first(count) if isinstance(arrivals, Requests) else arrivals.generate(count, seed)
-        log = run_open(coming, policy, times)
+        log = _runner(engine, policy)(coming, policy, times)
         offered = coming.rate_per_s if math.isfinite(coming.rate_per_s) else math.nan
     station = StationRun(
         getattr(models, "name", models if isinstance(models, str) else "model"),
@@ -122,6 +123,13 @@ def serve(
         slo_s=slo_s,
         request={"workload": station.name, "hardware": stamp.hardware_hash},
     )
+
+
+def _runner(engine: str, policy: Policy) -> Callable[[Requests, Policy, Times], Log]:
+    """The engine that runs open arrivals."""
+    if engine == "numba" and not twin.covers(policy):
+        raise RequestError(f"no kernel covers {type(policy).__name__}", hint="use engine='simpy' or 'auto'")
+    return twin.run_open if engine != "simpy" and twin.covers(policy) else simpy_engine.run_open
 
 
 def _count(arrivals: Any) -> int:

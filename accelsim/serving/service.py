@@ -225,11 +225,22 @@ class Overheads:
         that ended [s].
     input_output_s : float
         Client to queue and answer to client, together [s].
+    wake_s : float
+        What a batch waits more when its instance was idle and has to wake up [s].
+    answer_per_item_s : float
+        Answers of a batch go out one after the other, this far apart [s].
     """
 
     gap_fixed_s: float = 0.0
     gap_per_item_s: float = 0.0
     input_output_s: float = 0.0
+    wake_s: float = 0.0
+    answer_per_item_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (value >= 0 and math.isfinite(value)):
+                raise RequestError(f"{name} must not be negative, got {value}")
 
     def gap_s(self, batch: int) -> float:
         """Pause after a batch [s]."""
@@ -248,6 +259,8 @@ class Times:
         Start of a batch to when the instance may take the next, without the gap.
     gap_ns : array
         Pause after that.
+    wake_ns, answer_ns : int
+        See `Overheads`.
     factors : array, optional
         Random multipliers of service and held times, by execution.
     """
@@ -255,6 +268,8 @@ class Times:
     service_ns: NDArray[np.int64]
     held_ns: NDArray[np.int64]
     gap_ns: NDArray[np.int64]
+    wake_ns: int = 0
+    answer_ns: int = 0
     factors: Floats | None = field(default=None, repr=False)
 
     @classmethod
@@ -269,6 +284,8 @@ class Times:
             to_ns([0.0, *(law.service_s(b) for b in sizes)]),
             to_ns([0.0, *(occupied(b) for b in sizes)]),
             to_ns([0.0, *(overheads.gap_s(b) for b in sizes)]),
+            int(to_ns(overheads.wake_s)),
+            int(to_ns(overheads.answer_per_item_s)),
             draw(executions, seed) if draw is not None else None,
         )
 

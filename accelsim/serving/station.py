@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import simpy
@@ -151,6 +152,9 @@ class Station:
         self.times = times
         self.idle = list(range(policy.instances))
         self.executions: list[Execution] = []
+        self.preserve_ordering = False
+        self._freed_ns = [-1] * policy.instances
+        self._last_ns = 0
         self._answered = answered
         self.scheduler = policy.scheduler(self)
 
@@ -181,14 +185,18 @@ class Station:
         number, size = len(self.executions), len(batch)
         service, held = self.times.of_execution(number, padded or size)
         now = self.now
+        if self._freed_ns[chosen] != now:
+            service, held = service + self.times.wake_ns, held + self.times.wake_ns
         self.executions.append(Execution(chosen, now, service, held, size, padded or size))
-        for request in batch:
+        for place, request in enumerate(batch):
             request.start_ns = now
-            request.finish_ns = now + service
+            request.finish_ns = now + service + place * self.times.answer_ns
             request.execution = number
             request.status = COMPLETED
-        if self._answered is not None:
-            self.at(now + service, lambda: self._answer(batch), ANSWER)
+            if self.preserve_ordering:
+                request.finish_ns = self._last_ns = max(self._last_ns, request.finish_ns)
+            if self._answered is not None:
+                self.at(request.finish_ns, partial(self._answered, request), ANSWER)
         self.at(now + held, lambda: self._free(chosen), FREE)
 
     def refuse(self, request: Request, status: int = REJECTED) -> None:
@@ -198,12 +206,9 @@ class Station:
         if self._answered is not None:
             self._answered(request)
 
-    def _answer(self, batch: Sequence[Request]) -> None:
-        for request in batch:
-            self._answered(request)  # type: ignore[misc]
-
     def _free(self, instance: int) -> None:
         insort(self.idle, instance)
+        self._freed_ns[instance] = self.now
         self.scheduler.free(instance)
 
 
