@@ -120,7 +120,7 @@ class Triton:
         return self.priority_levels == 0 and not any(p.restricts for p in self.policies)
 
     def scheduler(self, station: Station) -> Scheduler:
-        station.preserve_ordering = self.preserve_ordering
+        station.preserve_ordering = self.preserve_ordering and self.dynamic
         return TritonScheduler(station, self) if self.dynamic else GreedyScheduler(station, 1)
 
 
