@@ -64,6 +64,37 @@ _PUBLIC = {
     "Work": "accelsim.workload.ops",
     "Interval": "accelsim.architectures.base",
     "KernelCost": "accelsim.architectures.base",
+    "serve": "accelsim.serving.serve",
+    "ServeResult": "accelsim.serving.outcome",
+    "Requests": "accelsim.serving.requests",
+    "Poisson": "accelsim.serving.arrivals",
+    "Gamma": "accelsim.serving.arrivals",
+    "Deterministic": "accelsim.serving.arrivals",
+    "MMPP": "accelsim.serving.arrivals",
+    "Diurnal": "accelsim.serving.arrivals",
+    "ClosedLoop": "accelsim.serving.arrivals",
+    "Stream": "accelsim.serving.arrivals",
+    "Superposition": "accelsim.serving.arrivals",
+    "Trace": "accelsim.serving.traces",
+    "SingleStream": "accelsim.serving.scenarios",
+    "MultiStream": "accelsim.serving.scenarios",
+    "Server": "accelsim.serving.scenarios",
+    "Offline": "accelsim.serving.scenarios",
+    "Greedy": "accelsim.serving.batching",
+    "NoBatching": "accelsim.serving.batching",
+    "StaticBatch": "accelsim.serving.batching",
+    "LinearService": "accelsim.serving.service",
+    "TableService": "accelsim.serving.service",
+    "RandomService": "accelsim.serving.service",
+    "SampledService": "accelsim.serving.service",
+    "ExponentialService": "accelsim.serving.service",
+    "DeviceService": "accelsim.serving.service",
+    "Overheads": "accelsim.serving.service",
+    "Triton": "accelsim.serving.triton",
+    "QueuePolicy": "accelsim.serving.priority",
+    "TorchServe": "accelsim.serving.torchserve",
+    "TensorFlowServing": "accelsim.serving.tfserving",
+    "RayServe": "accelsim.serving.rayserve",
 }
 
 for _owner, _name, _target in (
@@ -97,6 +128,36 @@ if TYPE_CHECKING:
     from accelsim.explore.sweep import sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.serving.arrivals import (
+        MMPP,
+        ClosedLoop,
+        Deterministic,
+        Diurnal,
+        Gamma,
+        Poisson,
+        Stream,
+        Superposition,
+    )
+    from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.outcome import ServeResult
+    from accelsim.serving.priority import QueuePolicy
+    from accelsim.serving.rayserve import RayServe
+    from accelsim.serving.requests import Requests
+    from accelsim.serving.scenarios import MultiStream, Offline, Server, SingleStream
+    from accelsim.serving.serve import serve
+    from accelsim.serving.service import (
+        DeviceService,
+        ExponentialService,
+        LinearService,
+        Overheads,
+        RandomService,
+        SampledService,
+        TableService,
+    )
+    from accelsim.serving.tfserving import TensorFlowServing
+    from accelsim.serving.torchserve import TorchServe
+    from accelsim.serving.traces import Trace
+    from accelsim.serving.triton import Triton
     from accelsim.techniques.pruning import Pruning, prune
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.builders.layers import GraphBuilder
