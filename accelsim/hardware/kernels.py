@@ -83,6 +83,8 @@ class ProductModel(Section):
     """Quantising one row, on one SM: fixed, and per element of the row [clk]."""
     quantise_passes: Ratio
     """How often quantisation moves the activations (read wide, written narrow); 0: it is not there."""
+    integer_power: Annotated[float, Field(gt=0, le=1)]
+    """Power model: a product of integers over one of floats, each at the full rate of its format."""
 
     @property
     def array(self) -> Any:

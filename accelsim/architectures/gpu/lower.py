@@ -349,7 +349,17 @@ def _plan_kernel(
     distances = (at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs)
     if anchor.kind == "conv":
         keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, dense_b, tensor)
-        units = (bytes_a, bytes_b, rate, clock, float(tensor), vector_ops, vector, plan.table(*keys))
+        units = (
+            bytes_a,
+            bytes_b,
+            rate,
+            clock,
+            float(tensor),
+            float(operand.is_integer),
+            vector_ops,
+            vector,
+            plan.table(*keys),
+        )
         tiles = _winograd_tiles(anchor, operand.name, tensor)
         record = (*_window(anchor, m), *moved, *distances, *units, *tiles)
         plan.convolutions.append((index, record))
@@ -357,7 +367,7 @@ def _plan_kernel(
     sizes = (nest.batch, m, n, k)
     widths = (bytes_a, bytes_b, bytes_c)
     table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES))
-    rest = (vector_ops, vector, table, nest.share)
+    rest = (vector_ops, vector, table, nest.share, float(operand.is_integer))
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":
         constants, splits = product_constants(device, options.stack, right.precision, left.precision)

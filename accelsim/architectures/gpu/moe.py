@@ -56,7 +56,7 @@ def moe_model(device: Any, stack: str, name: str, few: bool, gated: bool) -> Moe
     return generic
 
 
-def device_numbers(device: Any, rate: float, clock: float) -> Array:
+def device_numbers(device: Any, rate: float, clock: float, *, integer: bool = False) -> Array:
     """The numbers of a device and its plain products that the numba kernel reads, in its order."""
     p, l2, memory, power = device.kernels.product, device.l2, device.memory, device.power
     headroom_w = max(0.0, (power.tdp_w or 0.0) - (power.idle_w or 0.0))
@@ -65,7 +65,8 @@ def device_numbers(device: Any, rate: float, clock: float) -> Array:
     values += [shared_loads(device), headroom_w, half_rate(device)]
     values += [p.tensor_efficiency, p.prologue_latencies, p.l2_bytes_per_clock * port_scale(device)]
     values += [p.epilogue_cycles, p.shared_bytes_per_clock, p.step_latencies, p.step_cycles]
-    values += [p.switched_macs * switched_j(device), p.dram_byte_j, p.step_overhead, *p.tile_costs]
+    flop_j = p.switched_macs * switched_j(device) * (p.integer_power if integer else 1.0)
+    values += [flop_j, p.dram_byte_j, p.step_overhead, *p.tile_costs]
     return np.array(values, dtype=np.float64)
 
 
@@ -92,8 +93,9 @@ def moe_rows(
     """
     from accelsim.architectures.gpu.moe_kernel import OUT, all_classes, moe_layers
 
-    rate, clock, _ = product_rate(device, wider(formats.activation, formats.weight).name)
-    numbers = device_numbers(device, rate, clock)
+    product = wider(formats.activation, formats.weight)
+    rate, clock, _ = product_rate(device, product.name)
+    numbers = device_numbers(device, rate, clock, integer=product.is_integer)
     rows, keys = _rows(shapes, formats)
     classes = all_classes(keys)
     widths = formats.activation.bytes_per_element, formats.weight.bytes_per_element
@@ -179,7 +181,7 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     from accelsim.architectures.gpu import moe_kernel as M
     from accelsim.architectures.gpu.sm import resident
 
-    numbers = device_numbers(device, row[R.RATE], row[R.CLOCK])
+    numbers = device_numbers(device, row[R.RATE], row[R.CLOCK], integer=row[R.INTEGER] > 0)
     if not governor:
         numbers[M.HEADROOM] = 0.0
     total = row[R.BATCH] * row[R.M] * row[R.SHARE]
