@@ -22,6 +22,8 @@ _PUBLIC = {
     "sweep": "accelsim.explore.sweep",
     "pow2": "accelsim.explore.sweep",
     "Study": "accelsim.explore.sweep",
+    "mixed_precision": "accelsim.explore.mixed",
+    "MixedPrecision": "accelsim.explore.mixed",
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
     "Result": "accelsim.engine.result",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
+    from accelsim.explore.mixed import MixedPrecision, mixed_precision
     from accelsim.explore.sweep import Study, pow2, sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
