@@ -4,8 +4,8 @@ Two things are taken to add up over layers, and then checked. The square of the 
 independently (`Sensitivity` measures them one at a time). The cost: a layer's kernels cost what they cost
 when the whole network runs in that format. The search over these sums is exact
 (`accelsim.techniques.allocate`). What it finds is then run for real: the network with all layers quantised
-together, the device with the mixed plan. Where the measured error misses the budget, the search goes on with a
-smaller one. Uniform plans compete on the same terms, so the answer is never worse than one of them.
+together, the device with the mixed plan. Where the measured error misses the budget, the search goes on with
+a smaller one. Uniform plans compete on the same terms, so the answer is never worse than one of them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ CANDIDATES = ("fp16", "bf16", "fp8_e4m3", "int8", "mxfp8", "nvfp4", "mxfp4", "in
 NARROW_WEIGHTS = ("int8", "int4")
 """Weight-only formats that it tries where the device widens weights."""
 
-ROUNDS = 4
+ROUNDS = 6
+"""Searches, each with a budget corrected by what the last plan turned out to be."""
+
 CLOSE = 0.95
 """A plan whose measured error is this share of the budget is close enough to it to stop."""
 
@@ -76,13 +78,17 @@ class MixedPrecision:
     error, predicted_error : float
         Relative error of the output: measured with all layers quantised together, and as the root of the sum
         of squares of the layers' own.
-    cost, bound : float
-        Latency [s] or energy [J] of the plan as simulated; and below what no plan within the budget comes, in
-        the sums that the search adds up.
+    cost : float
+        Latency [s] or energy [J] of the plan as simulated.
+    bound : float
+        In the sums that the search adds up no plan within the budget costs less; with a limit on the cost,
+        none errs less.
     exact : bool
         The search over these sums was exact.
     result : Result
         The simulation of the plan.
+    measured_formats : tuple of str
+        Formats that it chose from.
     trials : tuple of Trial
         Every plan that competed, the uniform ones included.
     layers : tuple of dict
@@ -99,6 +105,7 @@ class MixedPrecision:
     bound: float
     exact: bool
     result: Result
+    measured_formats: tuple[str, ...]
     trials: tuple[Trial, ...]
     layers: tuple[dict[str, Any], ...]
     notes: tuple[str, ...] = field(default=())
@@ -348,18 +355,25 @@ class _Search:
         """Least cost with a measured error within the budget."""
         best: Trial | None = None
         first: Allocation | None = None
-        aim = budget
+        aim, low, high = budget, 0.0, inf
+        seen: set[tuple[int, ...]] = set()
         for _ in range(ROUNDS):
             found = allocate(self.costs, self.squares, aim**2)
             first = first or found
-            if found is None:
+            if found is None or found.choice in seen:
                 break
+            seen.add(found.choice)
             trial = self.judged(self.trial(found.choice))
-            if trial.error <= budget and (best is None or trial.cost < best.cost):
-                best = trial
-            if CLOSE * budget <= trial.error <= budget or not trial.error:
-                break
-            aim *= min(max(budget / trial.error, 0.25), 2.0) * (1.0 if trial.error < budget else 0.99)
+            if trial.error <= budget:
+                low = max(low, aim)
+                if best is None or trial.cost < best.cost:
+                    best = trial
+                if trial.error >= CLOSE * budget or not trial.error:
+                    break
+                aim = (low * high) ** 0.5 if high < inf else aim * min(budget / trial.error, 2.0)
+            else:
+                high = min(high, trial.predicted_error)
+                aim = (low * high) ** 0.5 if low else high * max(min(budget / trial.error, 0.95), 0.25)
         for trial in sorted(self.uniform_trials(), key=lambda t: t.cost):
             if (best is None or trial.cost < best.cost) and self.judged(trial).error <= budget:
                 best = self.judged(trial)
@@ -370,21 +384,24 @@ class _Search:
         best: Trial | None = None
         first: Allocation | None = None
         aim = limit - self.rest
+        seen: set[tuple[int, ...]] = set()
         for _ in range(ROUNDS):
             found = allocate(self.squares, self.costs, max(aim, 0.0))
             first = first or found
-            if found is None:
+            if found is None or found.choice in seen:
                 break
+            seen.add(found.choice)
             trial = self.trial(found.choice)
-            if trial.cost <= limit and (best is None or self.judged(trial).error < best.error):
-                best = self.judged(trial)
-            if CLOSE * limit <= trial.cost <= limit or trial.cost == 0:
-                break
-            aim += limit - trial.cost if trial.cost > limit else 0.5 * (limit - trial.cost)
+            if trial.cost <= limit:
+                if best is None or self.judged(trial).error < best.error:
+                    best = self.judged(trial)
+                aim += 0.5 * (limit - trial.cost)
+            else:
+                aim -= 1.02 * (trial.cost - limit)
         for trial in self.uniform_trials():
             if trial.cost <= limit and (best is None or self.judged(trial).error < best.error):
                 best = self.judged(trial)
-        return best, self.rest, first is None or first.exact
+        return best, (first.bound if first else 0.0) ** 0.5, first is None or first.exact
 
     # -- answers ---------------------------------------------------------------------------------------------
 
@@ -430,6 +447,7 @@ class _Search:
             bound,
             exact,
             best.result,
+            tuple(f.name for f in self.formats),
             tuple(self.trials.values()),
             rows,
             notes,

@@ -69,14 +69,14 @@ def allocate(cost: Array, weight: Array, budget: float, states: int = STATES) ->
         raise RequestError(f"costs {cost.shape} and weights {weight.shape} must be (layers, choices)")
     if np.isnan(cost).any() or np.isnan(weight).any() or (cost < 0).any() or (weight < 0).any():
         raise RequestError("costs and weights must be numbers that are not negative")
-    weight = np.where(np.isinf(cost), np.inf, weight)
     allowed = budget * (1 + 1e-12)
+    # What a layer cannot take is too heavy for any budget, and finite: infinity times zero is no number.
+    weight = np.where(np.isinf(cost) | np.isinf(weight), 2.0 * allowed + 1.0, weight)
     lightest = weight.min(axis=1)
     if lightest.sum() > allowed:
         return None
     multiplier, first = _multiplier(cost, weight, allowed)
-    priced = np.where(np.isinf(weight), np.inf, cost + multiplier * np.where(np.isinf(weight), 0, weight))
-    least = priced.min(axis=1)
+    least = (cost + multiplier * weight).min(axis=1)
     bound = max(float(least.sum() - multiplier * budget), float(cost.min(axis=1).sum()))
     rows = np.arange(len(cost))
     best = float(cost[rows, first].sum())
@@ -120,10 +120,9 @@ def _frontier(costs: Array, weights: Array) -> npt.NDArray[np.int64]:
 
 def _multiplier(cost: Array, weight: Array, budget: float) -> tuple[float, npt.NDArray[np.int64]]:
     """The multiplier at which the cheapest priced choices just fit, and those choices."""
-    finite = np.where(np.isinf(weight), 0.0, weight)
 
     def choose(u: float) -> npt.NDArray[np.int64]:
-        priced = np.where(np.isinf(weight), np.inf, cost + u * finite)
+        priced = cost + u * weight
         # Among equals the lighter choice, so that a large multiplier always fits.
         ties = priced <= priced.min(axis=1, keepdims=True) * (1 + 1e-15)
         return np.where(ties, weight, np.inf).argmin(axis=1)
@@ -135,7 +134,7 @@ def _multiplier(cost: Array, weight: Array, budget: float) -> tuple[float, npt.N
     if fits(chosen):
         return 0.0, chosen
     span = float(cost[np.isfinite(cost)].max())
-    low, high = 0.0, span / max(float(finite[finite > 0].min()), 1e-300)
+    low, high = 0.0, span / max(float(weight[weight > 0].min()), 1e-300)
     lightest = np.where(weight == weight.min(axis=1, keepdims=True), cost, np.inf).argmin(axis=1)
     best = lightest
     for _ in range(STEPS):
