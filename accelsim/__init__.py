@@ -31,6 +31,8 @@ _PUBLIC = {
     "Space": "accelsim.explore.space",
     "Store": "accelsim.explore.store",
     "Study": "accelsim.explore.study",
+    "mixed_precision": "accelsim.explore.mixed",
+    "MixedPrecision": "accelsim.explore.mixed",
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
     "Result": "accelsim.engine.result",
@@ -120,6 +122,7 @@ if TYPE_CHECKING:
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
     from accelsim.explore.influence import elasticities, main_effects
+    from accelsim.explore.mixed import MixedPrecision, mixed_precision
     from accelsim.explore.pairs import cascade, distill, speculative
     from accelsim.explore.search import Search, search
     from accelsim.explore.space import Space, linear, log, pow2
