@@ -15,7 +15,7 @@ from accelsim.architectures.fusion import Group, Joins, fuse
 from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model
+from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model, is_few
 from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants
 from accelsim.architectures.gpu.host import host_bound_s, joining_rule
@@ -476,14 +476,17 @@ def _attention_row(
 def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionModel:
     query, keys = kernel.anchor.inputs[:2]
     latent = kernel.anchor.kind == "mla_attention"  # all heads are rows of one product, in every stack
+    decode = query.shape[2] == 1
+    units = query.shape[0] * keys.shape[1]
     return attention_model(
         device,
         stack,
-        decode=query.shape[2] == 1,
+        decode=decode,
         format_bits=(float(query.precision.bits), float(keys.precision.bits)),
         group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],
         width=query.shape[3],
         window=kernel.anchor.attribute("window") is not None,
+        few=decode and not latent and bool(is_few(units, keys.shape[-2], device.sm.count)),
     )
 
 

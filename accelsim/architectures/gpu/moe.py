@@ -29,6 +29,10 @@ LAUNCHES = 5
 """Kernels of a layer without measured constants: dispatch, two products, activation, combination."""
 
 
+KEPT = 4096
+"""Routings whose loads are kept between calls: fits ask for the same ones again and again."""
+
+
 def format_name(weight: Precision, activation: Precision, scale_block: float = 0.0) -> str:
     """Name of a format in ``kernels.moe``: the weights', with the activations' if those are narrow too.
 
@@ -97,7 +101,7 @@ def moe_rows(
     rate, clock, _ = product_rate(device, product.name)
     numbers = device_numbers(device, rate, clock, integer=product.is_integer)
     rows, keys = _rows(shapes, formats)
-    classes = all_classes(keys)
+    classes = _classes(keys.tobytes()) if len(keys) <= KEPT else all_classes(keys)
     widths = formats.activation.bytes_per_element, formats.weight.bytes_per_element
     table = tile_table(device, *widths)
     out = np.zeros((len(rows), OUT))
@@ -129,6 +133,15 @@ def _routings(s: Mapping[str, Array]) -> tuple[Array, npt.NDArray[np.intp]]:
     routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
     keys, position = np.unique(routing, axis=0, return_inverse=True)
     return keys, position.reshape(-1)
+
+
+@lru_cache(maxsize=16)
+def _classes(keys: bytes) -> Array:
+    """Loads of the experts of each routing."""
+    from accelsim.architectures.gpu.moe_kernel import all_classes
+
+    found: Array = all_classes(np.frombuffer(keys).reshape(-1, 5).copy())
+    return found
 
 
 def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]:
