@@ -41,8 +41,12 @@ class Study(Accessible):
 
     @cached_property
     def rows(self) -> tuple[dict[str, Any], ...]:
-        """The points as plain rows, without the columns that a point does not have."""
-        return tuple({k: v for k, v in row.items() if v == v} for row in records(self.frame))
+        """The points as plain rows: infeasible ones without numbers, feasible ones without a reason."""
+        why = ("reason", "need", "have", "hint")
+        return tuple(
+            {k: v for k, v in row.items() if (v == v if row["status"] != "ok" else k not in why)}
+            for row in records(self.frame)
+        )
 
     @property
     def feasible(self) -> pd.DataFrame:
