@@ -41,7 +41,7 @@ def cold_search_s(workload: str, device: str) -> float:
     board = ax.load_hardware(device)
 
     def search() -> None:
-        for cache in (design._candidates, design._simulated, design._network, folding._table, folding._space):
+        for cache in (design._candidates, design._simulated, design._built, folding._table, folding._space):
             cache.cache_clear()
         ARCHITECTURE.lower(graph, board, Options())
 

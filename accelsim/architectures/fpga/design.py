@@ -103,11 +103,29 @@ def dataflow_of(device: FpgaDevice) -> Dataflow:
     return device.dataflow
 
 
+class _Content:
+    """A graph, or some of its stages, equal to any with the same content, whatever the board."""
+
+    def __init__(self, graph: Graph, span: Span | None) -> None:
+        self.graph, self.span = graph, span
+        self._key = (graph.hash, span)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Content) and self._key == other._key
+
+
 @lru_cache(maxsize=256)
+def _built(content: _Content) -> Network:
+    if content.span is not None:
+        return part(_built(_Content(content.graph, None)), content.span)
+    return with_fifos(build(content.graph))
+
+
 def _network(point: Point) -> Network:
-    if point.span is not None:
-        return part(_network(Point(point.graph, point.device)), point.span)
-    return with_fifos(build(point.graph))
+    return _built(_Content(point.graph, point.span))
 
 
 @dataclass(frozen=True, eq=False)
