@@ -72,6 +72,11 @@ def figures() -> list[dict[str, object]]:
     rows = [
         ("folding search, resnet50 int8 on u250-finn [s]", cold_search_s("resnet50", "u250-finn"), 2.0),
         (
+            "pipelines in turn, resnet50 int8 on zcu104-finn [s]",
+            cold_search_s("resnet50", "zcu104-finn"),
+            None,
+        ),
+        (
             "design point, finn-vgg10 on zcu104-finn [s]",
             feasibility_s("finn-vgg10", "zcu104-finn", vgg10),
             0.01,
