@@ -134,6 +134,8 @@ def notes(graph: Graph, device: Any) -> tuple[str, ...]:
 def _basis(matched: int, weights: int, given: bool) -> str:
     if not given:
         return "statistical: no weights were given"
+    if not matched:
+        return "statistical: none of the weights given has the name of a tensor of this graph"
     return f"magnitudes of {matched} of {weights} weight tensors; the others statistical"
 
 
