@@ -23,6 +23,8 @@ class Arrays:
     """
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
+        if not isinstance(source, Mapping | str | Path):
+            raise RequestError(f"weights {source!r} are neither arrays by name nor a file")
         self.held: Mapping[str, Any] = source if isinstance(source, Mapping) else _read(Path(source))
         self._checked: dict[str, Any] = {}
 

@@ -102,9 +102,9 @@ def prune(
     """
     graph = load_workload(workload, phase=phase, context=context)
     where = f"prune {graph.name}"
-    nm = bool(_PATTERN.fullmatch(method))
+    nm = isinstance(method, str) and bool(_PATTERN.fullmatch(method))
     if method not in METHODS and not nm:
-        raise RequestError(f"unknown pruning method '{method}'", hint=did_you_mean(method, METHODS))
+        raise RequestError(f"unknown pruning method '{method}'", hint=did_you_mean(str(method), METHODS))
     if isinstance(align, bool) or not isinstance(align, int) or align < 1:
         raise RequestError(f"align {align!r} is not a positive integer", where)
     share = scales(amount, where)

@@ -382,6 +382,10 @@ def test_bad_requests_say_what_and_where():
         prune("resnet50", "channel", {"layer9*": 0.5})
     with pytest.raises(GraphError, match="nothing to prune"):
         prune("gemm", "channel", 0.5)
+    with pytest.raises(RequestError, match="unknown pruning method"):
+        prune("resnet18", 5)
+    with pytest.raises(RequestError, match="neither arrays"):
+        prune("resnet18", "channel", 0.5, weights=3)
     with pytest.raises(ModelFileError, match=r"\.onnx or \.safetensors"):
         prune("resnet18", "channel", 0.5, weights=__file__)
 
