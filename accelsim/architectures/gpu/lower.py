@@ -15,11 +15,12 @@ from accelsim.architectures.fusion import Group, Joins, fuse
 from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model
+from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model, is_few
 from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants
-from accelsim.architectures.gpu.host import joining_rule, stack_of
+from accelsim.architectures.gpu.host import host_bound_s, joining_rule
 from accelsim.architectures.gpu.moe import FEW, format_name, moe_model
+from accelsim.architectures.gpu.power import DECODE, PREFILL, PRODUCT, family
 from accelsim.architectures.gpu.rates import product_precision, product_rate, vector_rate
 from accelsim.architectures.gpu.recurrent import plan_recurrent
 from accelsim.architectures.gpu.tiles import STEP_BYTES, TILES, tile_table
@@ -27,6 +28,7 @@ from accelsim.core.sparsity import stored_share
 from accelsim.core.units import si
 from accelsim.hardware.expert_kernels import MoeModel
 from accelsim.hardware.kernels import AttentionModel, ProductModel
+from accelsim.hardware.stacks import stack_of
 from accelsim.workload.graph import Graph, Op, Tensor
 
 RESERVE = 0.05
@@ -76,6 +78,8 @@ class Plan:
         Per kernel: time at peak arithmetic and at peak bandwidth [s].
     names : list of str
         Precision that a kernel's arithmetic runs in.
+    families : list of str
+        Family of a kernel in ``kernels.power``.
     flops, vector_ops : list of float
         Arithmetic of a kernel.
     """
@@ -96,6 +100,7 @@ class Plan:
     link: dict[int, tuple[float, float]] = field(default_factory=dict)
     analytic: list[tuple[float, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    families: list[str] = field(default_factory=list)
     flops: list[float] = field(default_factory=list)
     vector_ops: list[float] = field(default_factory=list)
 
@@ -165,8 +170,14 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
         notes.append(
             "warm: the graph runs back to back, so what still lies in the L2 is not read from memory again"
         )
-    if options.stack == "eager":
-        notes.append(f"eager: the host needs {si(device.launch.eager_s, 's')} per operator")
+    stack = stack_of(options.stack)
+    notes.append(f"stack {options.stack}: {stack.title}")
+    if stack.host_operators:
+        notes.append(
+            f"{options.stack}: the host needs {si(host_bound_s(device, options.stack), 's')} per operator"
+        )
+    if stack.host_per_step_s:
+        notes.append(f"{options.stack}: the host adds {si(stack.host_per_step_s, 's')} to each run")
     return Program(
         graph,
         device,
@@ -176,6 +187,7 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
         need - _compressed_bytes(graph, device, options),
         tuple(notes),
         {"plan": plan},
+        host_s=stack.host_per_step_s,
     )
 
 
@@ -279,6 +291,7 @@ def _plan_kernel(
     flops = work.flops
     plan.flops.append(flops)
     plan.vector_ops.append(vector_ops)
+    plan.families.append(_family(anchor))
     if work.link_bytes:
         transfer, latency = collective_s(anchor, device, options.stack)
         plan.link[index] = (transfer, latency)
@@ -336,7 +349,17 @@ def _plan_kernel(
     distances = (at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs)
     if anchor.kind == "conv":
         keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, dense_b, tensor)
-        units = (bytes_a, bytes_b, rate, clock, float(tensor), vector_ops, vector, plan.table(*keys))
+        units = (
+            bytes_a,
+            bytes_b,
+            rate,
+            clock,
+            float(tensor),
+            float(operand.is_integer),
+            vector_ops,
+            vector,
+            plan.table(*keys),
+        )
         tiles = _winograd_tiles(anchor, operand.name, tensor)
         record = (*_window(anchor, m), *moved, *distances, *units, *tiles)
         plan.convolutions.append((index, record))
@@ -344,7 +367,7 @@ def _plan_kernel(
     sizes = (nest.batch, m, n, k)
     widths = (bytes_a, bytes_b, bytes_c)
     table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES))
-    rest = (vector_ops, vector, table, nest.share)
+    rest = (vector_ops, vector, table, nest.share, float(operand.is_integer))
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":
         constants, splits = product_constants(device, options.stack, right.precision, left.precision)
@@ -388,6 +411,17 @@ def _plan_convolutions(plan: Plan, device: Any, options: Options) -> None:
         plan.algorithms[index] = C.ALGORITHMS
         compute, memory = plan.analytic[index]
         plan.analytic[index] = (compute * flops / plan.flops[index], memory)
+
+
+def _family(anchor: Op) -> str:
+    """Family of a kernel's power: attention by phase and cache, products by their operands, streams as wide
+    products."""
+    if anchor.kind in ("attention", "mla_attention"):
+        new = anchor.inputs[0].shape[-2]
+        return family(DECODE if new == 1 else PREFILL, anchor.inputs[1].precision.bits)
+    if not anchor.flops:
+        return PRODUCT
+    return family(PRODUCT, product_precision(anchor.inputs[0], anchor.inputs[1]).bits)
 
 
 def _stream_row(kernel: Kernel, traffic: float, at: Locality, vector_ops: float, device: Any) -> list[float]:
@@ -442,22 +476,18 @@ def _attention_row(
 def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionModel:
     query, keys = kernel.anchor.inputs[:2]
     latent = kernel.anchor.kind == "mla_attention"  # all heads are rows of one product, in every stack
+    decode = query.shape[2] == 1
+    units = query.shape[0] * keys.shape[1]
     return attention_model(
         device,
         stack,
-        decode=query.shape[2] == 1,
+        decode=decode,
         format_bits=(float(query.precision.bits), float(keys.precision.bits)),
         group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],
         width=query.shape[3],
         window=kernel.anchor.attribute("window") is not None,
+        few=decode and not latent and bool(is_few(units, keys.shape[-2], device.sm.count)),
     )
-
-
-def resident_share(capacity: float, distance: float) -> float:
-    """Share of a tensor still in the L2 after `distance` bytes; the plain twin of `sm.resident`."""
-    if distance <= 0.0:
-        return 1.0
-    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))
 
 
 def as_arrays(plan: Plan, device: Any) -> tuple[np.ndarray, np.ndarray]:
