@@ -87,7 +87,7 @@ class Lengths:
 
 def _whole(n: Any) -> bool:
     """Whether something is a positive integer, those of numpy and whole floats included."""
-    return isinstance(n, Real) and not isinstance(n, bool) and n >= 1 and float(n).is_integer()
+    return isinstance(n, Real) and not isinstance(n, bool) and float(n) >= 1 and float(n).is_integer()
 
 
 def bucketed(lengths: Lengths, edges: Sequence[int], cost: Cost = float) -> float:
