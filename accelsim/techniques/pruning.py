@@ -53,6 +53,11 @@ class Pruning:
     kept_norm: float | None = None
     kept: Mapping[str, tuple[int, ...]] | None = None
 
+    @property
+    def label(self) -> str:
+        """Method and share, as tables show them."""
+        return f"{self.method} {self.amount:.0%}"
+
     def __str__(self) -> str:
         return f"pruned by '{self.method}': {self.detail}; {self.basis}"
 

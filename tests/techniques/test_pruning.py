@@ -304,6 +304,13 @@ def test_the_gain_of_two_of_four_never_passes_twice_and_equals_the_assumed_patte
     assert 1 <= dense / marked <= 2
 
 
+def test_results_of_a_pruned_graph_say_so():
+    small = ax.simulate(prune("resnet18", "channel", 0.5), "t4")
+    assert small.summary["pruning"] == "channel 50%"
+    assert any(n.startswith("pruned by 'channel'") and "statistical" in n for n in small.notes)
+    assert "pruning" not in ax.simulate("resnet18", "t4").summary
+
+
 def test_unstructured_zeros_pay_on_zero_skipping_arrays_and_nowhere_else():
     graph = ax.load_workload("alexnet")
     sparse = prune(graph, "unstructured", 0.8)
@@ -430,7 +437,7 @@ def test_weights_come_from_onnx_and_safetensors_files(tmp_path):
     safetensors.save_file({"w1": w1.astype(np.float32)}, str(tmp_path / "w.safetensors"))
     assert Arrays(tmp_path / "w.safetensors").held["w1"].shape == (16, 3, 3, 3)
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ModelFileError, match="safetensors"):
+    with pytest.raises(ModelFileError, match="broken"):
         Arrays(tmp_path / "broken.safetensors")
 
 
