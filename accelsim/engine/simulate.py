@@ -148,6 +148,8 @@ def simulate(
         request["stack"] = stack
     if split.devices > 1:
         request["devices"] = split.devices
+    if "pruning" in graph.metadata:
+        request["pruning"] = graph.metadata["pruning"].label
     asked = (
         precision
         if precision is not None

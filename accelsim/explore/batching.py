@@ -195,8 +195,10 @@ def largest_batch(
         Most memory [B]; the device's capacity holds anyway.
     """
     for name, limit in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
-        if limit is not None and (isinstance(limit, bool) or not limit > 0):
-            raise RequestError(f"{name} {limit!r} is not positive")
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0
+        ):
+            raise RequestError(f"{name} {limit!r} is not a positive number")
     graph = load_workload(workload, phase=phase, context=context)
     device = load_hardware(hardware)
 
