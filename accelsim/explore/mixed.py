@@ -2,10 +2,11 @@
 
 Two things are taken to add up over layers, and then checked. The square of the output's error: layers err
 independently (`Sensitivity` measures them one at a time). The cost: a layer's kernels cost what they cost
-when the whole network runs in that format. The search over these sums is exact
-(`accelsim.techniques.allocate`). What it finds is then run for real: the network with all layers quantised
-together, the device with the mixed plan. Where the measured error misses the budget, the search goes on with
-a smaller one. Uniform plans compete on the same terms, so the answer is never worse than one of them.
+when the whole network runs in that format; on a streaming pipeline, its bit operations. The search over these
+sums is exact (`accelsim.techniques.allocate`). What it finds is then run for real: the network with all
+layers quantised together, the device with the mixed plan. Where the measured error misses the budget, the
+search goes on with a smaller one. Uniform plans compete on the same terms, so the answer is never worse than
+one of them.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class MixedPrecision:
         Latency [s] or energy [J] of the plan as simulated.
     bound : float
         In the sums that the search adds up no plan within the budget costs less; with a limit on the cost,
-        none errs less.
+        none errs less. NaN on a streaming pipeline.
     exact : bool
         The search over these sums was exact.
     result : Result
@@ -114,7 +115,8 @@ class MixedPrecision:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """Columns ``layer kind parameters precision output_error`` and ``latency_s`` or ``energy_j``."""
+        """Columns ``layer kind parameters precision output_error`` and what the search added up:
+        ``latency_s``, ``energy_j``, or ``bit_operations`` on a streaming pipeline."""
         import pandas as pd
 
         return pd.DataFrame(list(self.layers))
@@ -193,17 +195,20 @@ def mixed_precision(
     device: Any = load_hardware(hardware)
     graph = load_workload(model, dims=dims)
     wanted = [formats_of(f) for f in formats] if formats is not None else _candidates(device)
+    if not wanted:
+        raise RequestError("the list of formats is empty")
     request = {"workload": graph.name, "hardware": device.name}
     uniform: dict[str, Result] = {}
-    for choice in list(wanted):
+    refused: dict[str, Infeasible] = {}
+    for choice in wanted:
         found = simulate(graph, device, precision=_plan(choice), **settings)
         if isinstance(found, Result):
             uniform[choice.name] = found
         else:
-            wanted.remove(choice)
-            last = found
-    if not wanted:
-        return last
+            refused[choice.name] = found
+    if not uniform:
+        return next(iter(refused.values()))
+    wanted = [choice for choice in wanted if choice.name in uniform]
     measured = sensitivity_of or sensitivity(
         model, wanted, inputs=inputs, samples=samples, seed=seed, dims=dims
     )
@@ -211,7 +216,8 @@ def mixed_precision(
         raise RequestError(
             "mixed precision needs output errors, and only weights were measured", measured.model
         )
-    search = _Search(graph, device, measured, wanted, uniform, objective, settings)
+    said = tuple(f"{name} left out: {why}" for name, why in refused.items())
+    search = _Search(graph, device, measured, wanted, uniform, objective, settings, said)
     best, bound, exact = search.within(budget) if budget is not None else search.below(limit or 0.0)
     if best is None:
         return search.nothing(budget, limit, request)
@@ -238,6 +244,9 @@ def _candidates(device: Any) -> list[Formats]:
     found = [formats_of(f) for f in have]
     if wide is not None and architecture.widens:
         found += [formats_of({"weight": f, "activation": wide}) for f in NARROW_WEIGHTS]
+    if not architecture.widens:  # a multiplier for each pair of widths
+        pairs = [(w, a) for w in have for a in have if PRECISIONS[w].bits < PRECISIONS[a].bits]
+        found += [formats_of({"weight": w, "activation": a}) for w, a in pairs]
     return found or [formats_of(f) for f in architecture.precisions(device) if f in FORMATS]
 
 
@@ -262,10 +271,12 @@ class _Search:
         uniform: dict[str, Result],
         objective: str,
         settings: Mapping[str, Any],
+        said: tuple[str, ...],
     ) -> None:
         self.graph, self.device, self.measured = graph, device, measured
         self.formats, self.uniform = formats, uniform
-        self.objective, self.settings = objective, settings
+        self.objective, self.settings, self.said = objective, settings, said
+        self.streams = any(r.summary["bound"].startswith("stage ") for r in uniform.values())
         self.base = max(formats, key=lambda f: (f.activation.bits, f.weight.bits))
         errors = [measured.errors(f) for f in formats]
         self.names = list(errors[0])
@@ -287,18 +298,21 @@ class _Search:
         return found
 
     def _costs(self) -> tuple[Any, float]:
-        """Cost of each layer by format, and of what no layer owns, in the base format."""
+        """Cost of each layer by format, and of what no layer owns, in the base format.
+
+        The time or energy of a layer's kernels; for a streaming pipeline, bit operations (multiplications x
+        weight bits x activation bits: what its logic grows with), as its time is no sum.
+        """
         place = {op: i for i, op in enumerate(self.ops.values())}
         owner = owners(self.graph, place)
         costs = np.zeros((len(self.names), len(self.formats)))
         rest = 0.0
         for k, formats in enumerate(self.formats):
             found = self.uniform[formats.name]
-            if found.summary["bound"].startswith("stage "):
-                raise RequestError(
-                    f"{self.device.name} runs all layers at once: its latency is no sum over layers",
-                    hint="sweep uniform precisions instead",
-                )
+            if self.streams:
+                bits = formats.weight.bits * formats.activation.bits
+                costs[:, k] = [self.graph[op].macs * bits for op in self.ops.values()]
+                continue
             idle_w = 0.0
             if self.objective == "energy":
                 if "energy_j" in found.missing:
@@ -317,8 +331,8 @@ class _Search:
 
     # -- trials ----------------------------------------------------------------------------------------------
 
-    def trial(self, picked: Sequence[int]) -> Trial:
-        """A plan, simulated; known plans are not simulated again."""
+    def trial(self, picked: Sequence[int]) -> Trial | None:
+        """A plan, simulated (known ones only once); None when the device cannot run it."""
         chosen = [self.formats[k] for k in picked]
         key = tuple(f.name for f in chosen)
         if key not in self.trials:
@@ -332,7 +346,7 @@ class _Search:
                 name = " + ".join(f"{key.count(n)} {n}" for n in dict.fromkeys(key))
                 done = simulate(self.graph, self.device, precision=held, **self.settings)
                 if not isinstance(done, Result):
-                    raise RequestError(f"the mixed plan does not run: {done}")
+                    return None
                 found = done
             cost = found.summary["latency_s" if self.objective == "latency" else "energy_j"]
             self.trials[key] = Trial(name, dict(zip(self.names, key)), held, predicted, found, cost)
@@ -347,7 +361,8 @@ class _Search:
         return self.trials[key]
 
     def uniform_trials(self) -> list[Trial]:
-        return [self.trial([k] * len(self.names)) for k in range(len(self.formats))]
+        found = (self.trial([k] * len(self.names)) for k in range(len(self.formats)))
+        return [trial for trial in found if trial is not None]
 
     # -- questions -------------------------------------------------------------------------------------------
 
@@ -360,10 +375,16 @@ class _Search:
         for _ in range(ROUNDS):
             found = allocate(self.costs, self.squares, aim**2)
             first = first or found
-            if found is None or found.choice in seen:
+            if found is None or (found.choice in seen and low):
                 break
+            if found.choice in seen:
+                aim = 0.7 * found.weight**0.5
+                continue
             seen.add(found.choice)
-            trial = self.judged(self.trial(found.choice))
+            tried = self.trial(found.choice)
+            if tried is None:
+                break
+            trial = self.judged(tried)
             if trial.error <= budget:
                 low = max(low, aim)
                 if best is None or trial.cost < best.cost:
@@ -377,10 +398,17 @@ class _Search:
         for trial in sorted(self.uniform_trials(), key=lambda t: t.cost):
             if (best is None or trial.cost < best.cost) and self.judged(trial).error <= budget:
                 best = self.judged(trial)
-        return best, self.rest + (first.bound if first else 0.0), first is None or first.exact
+        if self.streams or first is None:
+            return best, nan, False
+        return best, self.rest + first.bound, first.exact
 
     def below(self, limit: float) -> tuple[Trial | None, float, bool]:
         """Least measured error with a simulated cost within the limit."""
+        if self.streams:
+            raise RequestError(
+                f"{self.device.name} runs all layers at once, so its cost is no sum that a limit could split",
+                hint="give a budget of error",
+            )
         best: Trial | None = None
         first: Allocation | None = None
         aim = limit - self.rest
@@ -392,6 +420,8 @@ class _Search:
                 break
             seen.add(found.choice)
             trial = self.trial(found.choice)
+            if trial is None:
+                break
             if trial.cost <= limit:
                 if best is None or self.judged(trial).error < best.error:
                     best = self.judged(trial)
@@ -426,15 +456,18 @@ class _Search:
                 "parameters": facts[name]["parameters"],
                 "precision": self.formats[k].name,
                 "output_error": float(self.squares[i, k]) ** 0.5,
-                what: float(self.costs[i, k]),
+                "bit_operations" if self.streams else what: float(self.costs[i, k]),
             }
             for i, (name, k) in enumerate(zip(self.names, picked))
         )
         added = self.rest + float(self.costs[np.arange(len(picked)), picked].sum())
         notes = (
             *self.measured.notes,
+            *self.said,
             f"errors were added as squares: {best.predicted_error:.3g} predicted, {best.error:.3g} measured",
-            f"costs were added by layer: {added:.4g} predicted, {best.cost:.4g} simulated",
+            "layers run at the same time: the search added bit operations, and the plans were simulated"
+            if self.streams
+            else f"costs were added by layer: {added:.4g} predicted, {best.cost:.4g} simulated",
             "output error on these inputs is not task accuracy",
         )
         return MixedPrecision(
