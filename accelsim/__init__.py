@@ -23,7 +23,7 @@ _PUBLIC = {
     "pow2": "accelsim.explore.sweep",
     "Study": "accelsim.explore.sweep",
     "mixed_precision": "accelsim.explore.mixed",
-    "MixedPrecision": "accelsim.explore.mixed",
+    "MixedPrecision": "accelsim.explore.mixed_plan",
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
     "Result": "accelsim.engine.result",
@@ -71,7 +71,8 @@ if TYPE_CHECKING:
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
-    from accelsim.explore.mixed import MixedPrecision, mixed_precision
+    from accelsim.explore.mixed import mixed_precision
+    from accelsim.explore.mixed_plan import MixedPrecision
     from accelsim.explore.sweep import Study, pow2, sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
