@@ -271,8 +271,7 @@ def _row(
     error: float,
     weights: tuple[str, ...],
 ) -> dict[str, Any]:
-    before = np.concatenate([np.asarray(a).reshape(-1) for a in arrays])
-    after = np.concatenate([np.asarray(a).reshape(-1) for a in made])
+    before, after = _flat(arrays), _flat(made)
     return {
         "layer": name,
         "kind": kind,
@@ -283,6 +282,11 @@ def _row(
         "output_error": error if not isnan(error) else nan,
         "weights": " ".join(weights),
     }
+
+
+def _flat(arrays: Sequence[Array]) -> Array:
+    parts = [np.asarray(a).reshape(-1) for a in arrays]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _how(wanted: list[Formats], how: Rules) -> list[str]:
