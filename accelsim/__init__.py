@@ -32,7 +32,7 @@ _PUBLIC = {
     "Store": "accelsim.explore.store",
     "Study": "accelsim.explore.study",
     "mixed_precision": "accelsim.explore.mixed",
-    "MixedPrecision": "accelsim.explore.mixed",
+    "MixedPrecision": "accelsim.explore.mixed_plan",
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
     "Result": "accelsim.engine.result",
@@ -122,7 +122,8 @@ if TYPE_CHECKING:
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
     from accelsim.explore.influence import elasticities, main_effects
-    from accelsim.explore.mixed import MixedPrecision, mixed_precision
+    from accelsim.explore.mixed import mixed_precision
+    from accelsim.explore.mixed_plan import MixedPrecision
     from accelsim.explore.pairs import cascade, distill, speculative
     from accelsim.explore.search import Search, search
     from accelsim.explore.space import Space, linear, log, pow2
