@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.hardware.schema import Device, SystolicDevice
+from accelsim.hardware.schema import Device, GpuDevice, SystolicDevice
 
 _PJ = 1e-12
 
@@ -33,6 +33,7 @@ PARTS: Mapping[str, str] = {
     "sram": "on-chip memory",
     "dram": "external memory and its interface",
     "link": "links between devices",
+    "active": "what a GPU draws above idle while kernels run, whatever they do",
     "static": "idle power from one batch to the next",
 }
 """The parts of a device's energy and what each of them pays for."""
@@ -94,11 +95,13 @@ def coefficient(device: Device, part: str, precision: str = "") -> Coefficient:
     ----------
     device : Device
     part : str
-        One of `PARTS`. ``mac`` is per multiply-accumulate, ``vector`` per operation, ``static`` per second
-        (idle power), every other part per byte.
+        One of `PARTS`. ``mac`` is per multiply-accumulate, ``vector`` per operation, ``static`` and
+        ``active`` per second, every other part per byte.
     precision : str
         Of a ``mac``.
     """
+    if part == "active":
+        return _active(device)
     path, value = _given(device, part, precision)
     if value is not None:
         held = device.quantities.get(path)
@@ -127,12 +130,25 @@ def coefficient(device: Device, part: str, precision: str = "") -> Coefficient:
 
 
 COUNTED = {
+    "active": "only GPUs have it: other devices' parts hold all that they draw",
     "register": "counted in energy_mac_j: operands move through pipeline registers of the array; with them, "
     "accelforge's TPU v4i gives 0.084 pJ per int8 multiply-accumulate at 7 nm, the circuits alone 0.1 pJ",
     "network": "counted in energy_sram_j and energy_mac_j: operands enter at the array's edge and move from "
     "element to element",
 }
 """Where the energy of a part is that has no coefficient of its own."""
+
+
+def _active(device: Device) -> Coefficient:
+    """What a GPU draws above idle while products run, whatever they do [W]."""
+    if not isinstance(device, GpuDevice):
+        return Coefficient(nan, COUNTED["active"])
+    tdp_w, idle_w = device.power.tdp_w, device.power.idle_w
+    if tdp_w is None or idle_w is None:
+        return Coefficient(nan, f"{device.name} has no {'TDP' if tdp_w is None else 'idle power'}")
+    held = device.quantities.get("kernels.power.product.active")
+    share = device.kernels.power["product"].active
+    return Coefficient(share * (tdp_w - idle_w), held.source if held is not None else "set on the device")
 
 
 def _in(precision: str) -> str:
@@ -210,7 +226,7 @@ def table(device: Device) -> list[dict[str, Any]]:
     for part in PARTS:
         for precision in formats if part == "mac" else ("",):
             found = coefficient(device, part, precision)
-            unit = {"mac": "J", "vector": "J", "static": "W"}.get(part, "J/byte")
+            unit = {"mac": "J", "vector": "J", "static": "W", "active": "W"}.get(part, "J/byte")
             rows.append(
                 {
                     "part": part,

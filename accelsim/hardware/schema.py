@@ -296,6 +296,8 @@ class Dataflow(Section):
     """Widest DMA interface."""
     driver_s: Seconds = Field(default=0.0, alias="driver")
     """Host time to start one batch."""
+    reconfiguration_s: Seconds | None = Field(default=None, alias="reconfiguration")
+    """Loading of another bitstream. Where it is missing, a network must fit as one pipeline."""
     weights: Literal["decoupled", "embedded"] = "decoupled"
     """``decoupled``: one memory per unit, all PE side by side. ``embedded``: high-level synthesis gives each
     PE a memory of its own, and arrays take the block RAMs that synthesis infers."""

@@ -283,8 +283,10 @@ def unit_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> A
         return np.maximum(compute, np.where(np.asarray(simd) > 1, cyc.parallel_window(window), serial))
     if unit.kind == "pool":
         compute = cyc.pool(unit.mh, unit.mw, unit.pixels, pe)
-        if window is None or _tiles(unit):
+        if window is None:
             return compute
+        if _tiles(unit):  # rows and columns that no window needs pass as well
+            return np.maximum(compute, cyc.channelwise(unit.mh, unit.pixels_in, pe))
         return np.maximum(compute, cyc.sliding_window(window, unit.channels, pe, depthwise=True))
     if unit.kind == "global_pool":
         return cyc.global_pool(unit.mh, unit.pixels_in, pe)

@@ -169,6 +169,8 @@ class Budget:
     lut, dsp, bram18, uram, ff : float
         Intel parts count their ALM as ``1 / ALM_PER_LUT`` LUTs and their M20K as memory blocks.
     intel : bool
+    dies : int
+        Equal dies (super logic regions) that the part consists of.
     """
 
     lut: float
@@ -177,21 +179,27 @@ class Budget:
     bram18: float
     uram: float
     intel: bool
+    dies: int = 1
 
     @classmethod
     def of(cls, fabric: Fabric) -> Budget:
         """Budget of a fabric: the usable share of its logic, all of its memories and DSP blocks."""
         if fabric.alm is not None:
             blocks = float(fabric.m20k or 0)
-            return cls(fabric.alm * fabric.usable / ALM_PER_LUT, fabric.ff, fabric.dsp, blocks, 0.0, True)
+            logic = fabric.alm * fabric.usable / ALM_PER_LUT
+            return cls(logic, fabric.ff, fabric.dsp, blocks, 0.0, True, fabric.slr)
         blocks = 2.0 * (fabric.bram36 or 0)
-        return cls(
-            (fabric.lut or 0) * fabric.usable, fabric.ff, fabric.dsp, blocks, float(fabric.uram), False
-        )
+        logic = (fabric.lut or 0) * fabric.usable
+        return cls(logic, fabric.ff, fabric.dsp, blocks, float(fabric.uram), False, fabric.slr)
 
     def sharing(self, share: float) -> Budget:
         """The same with a share of the logic."""
         return replace(self, lut=self.lut * share)
+
+    def die(self) -> Budget:
+        """One of the dies."""
+        n = self.dies
+        return Budget(self.lut / n, self.ff / n, self.dsp / n, self.bram18 / n, self.uram / n, self.intel)
 
     def named(self) -> dict[str, float]:
         """In the vendor's own units."""

@@ -55,7 +55,8 @@ def _energies(
     count = len(dram)
     formats = {name: energy.coefficient(device, "mac", name).value_j for name in set(nests.formats)}
     per_mac = np.array([formats[name] for name in nests.formats], np.float64)
-    each = {part: energy.coefficient(device, part) for part in energy.PARTS if part not in ("mac", "static")}
+    apart = ("mac", "static", "active")
+    each = {part: energy.coefficient(device, part) for part in energy.PARTS if part not in apart}
     parts = {
         "mac": np.bincount(nests.kernel, energy.spent(nests.macs, per_mac), count),
         "vector": energy.spent(work.vector_ops, each["vector"]),

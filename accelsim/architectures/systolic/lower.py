@@ -23,6 +23,7 @@ from accelsim.architectures.systolic.nests import (
 from accelsim.architectures.systolic.residency import WEIGHT_SHARES, Residency, Usage, nothing, plan, usage
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PRECISIONS, Precision
+from accelsim.core.sparsity import split_pattern
 from accelsim.core.units import si
 from accelsim.hardware import area, energy
 from accelsim.hardware.schema import SystolicDevice
@@ -54,7 +55,7 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
             ", ".join(have),
             f"the nearest that {device.name} has is {nearest(wanted, have)}",
         )
-    sparsity, notes = _sparsity(options, device)
+    sparsity, notes = _sparsity(graph, options, device)
     ready = _prepared(graph, sparsity, device.array.skips_zeros, device.array.accumulator)
     if device.link is None and any(kernel.lane == "link" for kernel in ready.kernels):
         raise InfeasibleError(
@@ -176,15 +177,19 @@ def _worth(program: Program) -> tuple[float, float]:
     return worth(program)
 
 
-def _sparsity(options: Options, device: SystolicDevice) -> tuple[Sparsity, tuple[str, ...]]:
-    if options.sparsity == "dense":
+def _sparsity(graph: Graph, options: Options, device: SystolicDevice) -> tuple[Sparsity, tuple[str, ...]]:
+    """The pattern that all weights are assumed to carry, or that of those that carry one."""
+    marked = next((t.pattern for t in graph.weights if t.pattern), "")
+    pattern = marked if options.sparsity == "dense" else options.sparsity
+    if not pattern:
         return Sparsity(coded=device.codes_zeros), ()
-    keep, block = map(int, options.sparsity.split(":"))
+    keep, block = split_pattern(pattern)
     if device.array.sparse_speedup == 1.0:
         return Sparsity(coded=device.codes_zeros), (
-            f"{device.name} has no sparse mode: {options.sparsity} weights run as dense ones",
+            f"{device.name} has no sparse mode: {pattern} weights run as dense ones",
         )
-    return Sparsity(keep, block, device.array.sparse_speedup, device.codes_zeros), ()
+    only = pattern if options.sparsity == "dense" else ""
+    return Sparsity(keep, block, device.array.sparse_speedup, device.codes_zeros, only), ()
 
 
 def _check_sram(nests: Nests, device: SystolicDevice) -> None:

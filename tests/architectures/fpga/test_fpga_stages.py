@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from accelsim.architectures.fpga import event, timing
 from accelsim.architectures.fpga.fifo import classes, depths, smallest, unlimited, wiring
 from accelsim.architectures.fpga.network import Edge, Stage, Unit, Window
+from accelsim.architectures.fpga.options import options
 from accelsim.architectures.fpga.timing import Pace, with_registers
 from accelsim.core.errors import GraphError
 
@@ -318,13 +319,48 @@ def test_the_quick_bound_is_a_bound(pipeline):
     assert least <= timing.run(stages, unlimited(stages), times).finish.max() + 1e-9
 
 
+def steady(stages, stream, tail, accept):
+    """Cycles between frames: the slowest stage, or the slowest intake of a window's buffer."""
+    works = [s.unit.pixels * (a + b) for s, a, b in zip(stages, stream, tail)]
+    intakes = [e.pixels * a for s, a in zip(stages, accept) for e in s.edges if e.mode == "window"]
+    return max(works + intakes)
+
+
 @settings(max_examples=30, deadline=None)
-@given(pipelines(), st.integers(30, 60))
+@given(pipelines(), st.integers(5, 40))
 def test_frames_follow_each_other_by_the_slowest_stage(pipeline, slow):
     """With FIFOs that delay nothing T(b) = T(1) + (b - 1) II to 5 % once one stage is clearly the slowest."""
     stages, stream, tail, *rest = pipeline
     stream = [*stream[:-1], stream[-1] + slow * max(s.unit.pixels for s in stages)]
     times = paces((stream, tail, *rest))
     finish = timing.run(stages, unlimited(stages, 6), times, 6).finish[:, -1]
-    interval = max(s.unit.pixels * (a + b) for s, a, b in zip(stages, stream, tail))
+    interval = steady(stages, stream, tail, rest[-1])
     assert finish[-1] == pytest.approx(finish[0] + 5 * interval, rel=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines())
+def test_any_pipeline_settles_at_its_interval(pipeline):
+    """Windows take the next frame in while they still read this one, so frames end up exactly II apart, and
+    T(b) is never more than T(1) + (b - 1) II."""
+    stages, stream, tail, *rest = pipeline
+    frames = 10
+    times = paces((stream, tail, *rest))
+    finish = timing.run(stages, unlimited(stages, frames), times, frames).finish.max(axis=1)
+    interval = steady(stages, stream, tail, rest[-1])
+    assert finish[-1] - finish[-2] == interval
+    assert np.all(finish <= finish[0] + interval * np.arange(frames))
+
+
+@pytest.mark.parametrize("size", [8, 9, 10, 11])
+@pytest.mark.parametrize("kind", ["mvau", "vvau", "pool"])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (2, 2), (3, 1), (3, 2), (5, 3)])
+def test_a_folding_is_no_faster_than_its_pixels(kind, size, kernel, stride):
+    """Cycles of a frame cover what the simulation spends on it, the rows that no window needs included."""
+    out = (size - kernel) // stride + 1
+    w = Window(size, size, kernel, kernel, stride, stride, 1, 1, 0, 0, 0, 0, out, out)
+    mw = kernel**2 * (8 if kind == "mvau" else 1)
+    u = Unit(kind, mw, 8, out * out, 8, 4, 4, window=w, weights=mw * 8, weight_bits=4, pixels_in=size * size)
+    found = options(u, "ultrascale+")
+    assert np.all(found.cycles >= out * out * (found.stream + found.tail) - 1e-9)
+    assert np.all(found.cycles >= size * size * found.accept - 1e-9)
