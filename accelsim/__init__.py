@@ -33,6 +33,10 @@ _PUBLIC = {
     "Study": "accelsim.explore.study",
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
+    "CostModel": "accelsim.hardware.cost",
+    "accuracy": "accelsim.techniques.accuracy",
+    "tradeoff": "accelsim.explore.tradeoff",
+    "Tradeoff": "accelsim.explore.tradeoff",
     "Result": "accelsim.engine.result",
     "Stamp": "accelsim.engine.result",
     "Segment": "accelsim.engine.timeline",
@@ -69,6 +73,8 @@ _PUBLIC = {
 for _owner, _name, _target in (
     ("Result", "text_card", "accelsim.report.card:text_card"),
     ("Result", "html_card", "accelsim.report.card:html_card"),
+    ("Result", "cost", "accelsim.engine.costs:cost"),
+    ("Tradeoff", "plot", "accelsim.report.tradeoff_plot:plot"),
 ):
     register_accessor(_owner, _name, _target)
 
@@ -95,8 +101,11 @@ if TYPE_CHECKING:
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study
     from accelsim.explore.sweep import sweep
+    from accelsim.explore.tradeoff import Tradeoff, tradeoff
+    from accelsim.hardware.cost import CostModel
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.techniques.accuracy import accuracy
     from accelsim.techniques.pruning import Pruning, prune
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.builders.layers import GraphBuilder
