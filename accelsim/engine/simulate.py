@@ -32,8 +32,7 @@ from accelsim.hardware.energy import PARTS, reasons
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
 from accelsim.hardware.stacks import stacks
-from accelsim.techniques.accuracy import Accuracy
-from accelsim.techniques.accuracy import of_run as accuracy_of_run
+from accelsim.techniques import accuracy
 from accelsim.techniques.parallel import Parallel, shard, stages
 from accelsim.techniques.precision import (
     nearest_supported,
@@ -176,7 +175,7 @@ def simulate(
         parts = tuple(_part(architecture, stage, device, options) for stage in stages(shared, split.pipeline))
     except InfeasibleError as error:
         return replace(error.outcome, request=request)
-    known = accuracy_of_run(graph, own_precision(graph), formats, sparsity)
+    known = accuracy.of_run(graph, own_precision(graph), formats, sparsity)
     return _result(parts, split, graph, request, batch, seed, notes, known)
 
 
@@ -263,7 +262,7 @@ def _result(
     batch: int,
     seed: int,
     notes: list[str],
-    known: Accuracy,
+    known: accuracy.Accuracy,
 ) -> Result:
     program = parts[0].program
     device: Any = program.device
@@ -283,13 +282,7 @@ def _result(
         missing["usd_per_million_items"] = f"{device.name} has no hourly price"
     if not all(cost.stalls_s for part in parts for cost in part.costs):
         missing["stall_s"] = f"the model of {device.kind} devices does not divide the time of a kernel"
-    missing.update(
-        {
-            name: known.reason
-            for name, value in (("accuracy_pct", known.value_pct), ("accuracy_drop_pct", known.drop_pct))
-            if math.isnan(value)
-        }
-    )
+    missing.update(known.missing)
     summary: dict[str, Any] = {
         **request,
         "status": "ok",
@@ -315,11 +308,7 @@ def _result(
         "usd_per_million_items": math.nan
         if hourly is None
         else hourly * split.devices / 3600 / throughput * 1e6,
-        "accuracy_pct": known.value_pct,
-        "accuracy_drop_pct": known.drop_pct,
-        "accuracy_metric": known.metric,
-        "accuracy_source": known.source,
-        "accuracy_confidence": known.confidence,
+        **known.summary,
         "assumed_numbers": len(device.assumed),
         "hardware_numbers": len(device.numbers),
         "fidelity": program.options.fidelity,

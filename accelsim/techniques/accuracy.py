@@ -78,6 +78,23 @@ class Accuracy:
     confidence: str
     reason: str = ""
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The columns of a result."""
+        return {
+            "accuracy_pct": self.value_pct,
+            "accuracy_drop_pct": self.drop_pct,
+            "accuracy_metric": self.metric,
+            "accuracy_source": self.source,
+            "accuracy_confidence": self.confidence,
+        }
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Why numbers among them are NaN."""
+        pairs = (("accuracy_pct", self.value_pct), ("accuracy_drop_pct", self.drop_pct))
+        return {name: self.reason for name, value in pairs if isnan(value)}
+
 
 @cache
 def table() -> tuple[Row, ...]:
@@ -86,10 +103,11 @@ def table() -> tuple[Row, ...]:
     with path.open(newline="", encoding="utf-8") as file:
         lines = [line for line in file if not line.startswith("#")]
     numbers = ("number", "baseline", "value")
-    return tuple(
-        Row(**{k: (float(v) if v else nan) if k in numbers else v for k, v in line.items()})
+    rows: list[dict[str, Any]] = [
+        {k: (float(v) if v else nan) if k in numbers else v for k, v in line.items()}
         for line in csv.DictReader(lines)
-    )
+    ]
+    return tuple(Row(**row) for row in rows)
 
 
 def accuracy(model: str, technique: str = "none", level: str | float | None = None) -> Accuracy:
