@@ -31,6 +31,8 @@ _PUBLIC = {
     "Space": "accelsim.explore.space",
     "Store": "accelsim.explore.store",
     "Study": "accelsim.explore.study",
+    "mixed_precision": "accelsim.explore.mixed",
+    "MixedPrecision": "accelsim.explore.mixed",
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
     "CostModel": "accelsim.hardware.cost",
@@ -68,6 +70,37 @@ _PUBLIC = {
     "Work": "accelsim.workload.ops",
     "Interval": "accelsim.architectures.base",
     "KernelCost": "accelsim.architectures.base",
+    "serve": "accelsim.serving.serve",
+    "ServeResult": "accelsim.serving.outcome",
+    "Requests": "accelsim.serving.requests",
+    "Poisson": "accelsim.serving.arrivals",
+    "Gamma": "accelsim.serving.arrivals",
+    "Deterministic": "accelsim.serving.arrivals",
+    "MMPP": "accelsim.serving.arrivals",
+    "Diurnal": "accelsim.serving.arrivals",
+    "ClosedLoop": "accelsim.serving.arrivals",
+    "Stream": "accelsim.serving.arrivals",
+    "Superposition": "accelsim.serving.arrivals",
+    "Trace": "accelsim.serving.traces",
+    "SingleStream": "accelsim.serving.scenarios",
+    "MultiStream": "accelsim.serving.scenarios",
+    "Server": "accelsim.serving.scenarios",
+    "Offline": "accelsim.serving.scenarios",
+    "Greedy": "accelsim.serving.batching",
+    "NoBatching": "accelsim.serving.batching",
+    "StaticBatch": "accelsim.serving.batching",
+    "LinearService": "accelsim.serving.service",
+    "TableService": "accelsim.serving.service",
+    "RandomService": "accelsim.serving.service",
+    "SampledService": "accelsim.serving.service",
+    "ExponentialService": "accelsim.serving.service",
+    "DeviceService": "accelsim.serving.service",
+    "Overheads": "accelsim.serving.service",
+    "Triton": "accelsim.serving.triton",
+    "QueuePolicy": "accelsim.serving.priority",
+    "TorchServe": "accelsim.serving.torchserve",
+    "TensorFlowServing": "accelsim.serving.tfserving",
+    "RayServe": "accelsim.serving.rayserve",
 }
 
 for _owner, _name, _target in (
@@ -95,6 +128,7 @@ if TYPE_CHECKING:
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
     from accelsim.explore.influence import elasticities, main_effects
+    from accelsim.explore.mixed import MixedPrecision, mixed_precision
     from accelsim.explore.pairs import cascade, distill, speculative
     from accelsim.explore.search import Search, search
     from accelsim.explore.space import Space, linear, log, pow2
@@ -105,6 +139,36 @@ if TYPE_CHECKING:
     from accelsim.hardware.cost import CostModel
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.serving.arrivals import (
+        MMPP,
+        ClosedLoop,
+        Deterministic,
+        Diurnal,
+        Gamma,
+        Poisson,
+        Stream,
+        Superposition,
+    )
+    from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.outcome import ServeResult
+    from accelsim.serving.priority import QueuePolicy
+    from accelsim.serving.rayserve import RayServe
+    from accelsim.serving.requests import Requests
+    from accelsim.serving.scenarios import MultiStream, Offline, Server, SingleStream
+    from accelsim.serving.serve import serve
+    from accelsim.serving.service import (
+        DeviceService,
+        ExponentialService,
+        LinearService,
+        Overheads,
+        RandomService,
+        SampledService,
+        TableService,
+    )
+    from accelsim.serving.tfserving import TensorFlowServing
+    from accelsim.serving.torchserve import TorchServe
+    from accelsim.serving.traces import Trace
+    from accelsim.serving.triton import Triton
     from accelsim.techniques.accuracy import accuracy
     from accelsim.techniques.pruning import Pruning, prune
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity

@@ -129,8 +129,8 @@ def batch_curve(
     steps = _serial_steps(graph)
     notes = (
         (
-            f"recurrent: {steps} steps follow one another and each needs all weights, so a larger batch pays until "
-            "the products of one step fill the device",
+            f"recurrent: {steps} steps follow one another and each needs all weights, so a larger batch pays "
+            "until the products of one step fill the device",
         )
         if steps > 1
         else ()

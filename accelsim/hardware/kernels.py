@@ -83,6 +83,8 @@ class ProductModel(Section):
     """Quantising one row, on one SM: fixed, and per element of the row [clk]."""
     quantise_passes: Ratio
     """How often quantisation moves the activations (read wide, written narrow); 0: it is not there."""
+    integer_power: Annotated[float, Field(gt=0, le=1)]
+    """Power model: a product of integers over one of floats, each at the full rate of its format."""
 
     @property
     def array(self) -> Any:
@@ -160,6 +162,9 @@ class AttentionModel(Section):
     """Sequences up to which a kernel plans the splits."""
     skips: Annotated[float, Field(ge=0, le=1)]
     """1: blocks of keys outside a sliding window are skipped; 0: they are computed and masked."""
+    repack_s: Seconds = Field(default=0.0, alias="repack")
+    """Fixed cost of copying queries and results so that the heads of a key head lie together, where there is
+    more than one sequence and more than one key head: otherwise they do already."""
 
     @property
     def array(self) -> Any:
@@ -251,7 +256,8 @@ class KernelModels(Section):
     """By stack, then by kernel: ``prefill`` and ``decode``, with ``-kv8`` for caches of 8 bits and ``-fp8``
     for queries of 8 bits too. Where a stack runs some shapes on another kernel: ``-WIDTH`` for one width of
     heads, then ``-window`` or ``-full`` if only with or without a sliding window; else ``-single`` for one
-    query head per key head and ``-many`` for more than 32; else ``-window`` for every width.
+    query head per key head, ``-many`` for more than 32 and ``-few`` for grids that leave three quarters of
+    the SMs idle; else ``-window`` for every width.
     """
     conv: Mapping[str, ConvModel]
     recurrent: Mapping[str, RecurrentModel]

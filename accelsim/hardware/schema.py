@@ -238,6 +238,9 @@ class Scratchpad(Section):
     bandwidth_bytes_per_s: BytesPerSecond | None = Field(default=None, alias="bandwidth")
     keeps_weights: bool = False
     """Weights that fit beside the largest activations stay from one run to the next."""
+    bands: bool = False
+    """Layers may run band by band of rows, so that what lies between them stays on chip although it does not
+    fit whole."""
 
 
 class VectorUnit(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -29,14 +30,11 @@ def with_precision(graph: Graph, formats: PrecisionPlan) -> Graph:
         return graph.map_tensors(lambda t: _changed(t, formats))
     _check_patterns(graph, formats)
     base = replace(formats, layers=())
-    plans: dict[str, PrecisionPlan] = {}
-    for op in graph:
-        follows = None if op.weights and op.flops else next(iter(graph.predecessors(op)), None)
-        inherited = base if follows is None else plans[follows.name]
-        plans[op.name] = formats.of_layer(op.name) or inherited
+    named = {op.name: held for op in graph if (held := formats.of_layer(op.name)) is not None}
+    owner = owners(graph, named)
 
     def by_layer(op: Op) -> Op:
-        held = plans[op.name]
+        held = named.get(owner[op.name], base)
         return replace(
             op,
             inputs=tuple(_changed(t, held) for t in op.inputs),
@@ -44,6 +42,20 @@ def with_precision(graph: Graph, formats: PrecisionPlan) -> Graph:
         )
 
     return graph.map_ops(by_layer)
+
+
+def owners(graph: Graph, named: Iterable[str]) -> dict[str, str]:
+    """The op whose plan each op takes: itself where it is named or a product with weights, else the owner of
+    what made its first input.
+    """
+    alone = set(named)
+    found: dict[str, str] = {}
+    for op in graph:
+        follows = None
+        if op.name not in alone and not (op.weights and op.flops):
+            follows = next(iter(graph.predecessors(op)), None)
+        found[op.name] = op.name if follows is None else found[follows.name]
+    return found
 
 
 def _changed(t: Tensor, formats: PrecisionPlan) -> Tensor:

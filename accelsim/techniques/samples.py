@@ -28,7 +28,7 @@ def sample_inputs(
     """
     rng = np.random.default_rng(seed)
     open_names = {d for _, shape in network.inputs.values() for d in shape if isinstance(d, str)}
-    unknown = sorted(set(dims) - open_names)
+    unknown = sorted(set(dims) - open_names - {"batch"})
     if unknown:
         raise RequestError(
             f"no input has an open dimension '{unknown[0]}'",
@@ -63,10 +63,10 @@ def _size(
 ) -> int:
     if isinstance(axis, int):
         return axis
-    if axis in dims:
-        return dims[axis]
     if axis in batches and (k == 0 or not axis.startswith(f"{name}.")):
         return samples
+    if axis in dims:
+        return dims[axis]
     raise RequestError(
         f"dimension '{axis}' (axis {k} of input '{name}') is open",
         network.where,

@@ -83,6 +83,8 @@ class Op:
         How many times in a row the operator runs: identical layers are one op with a repeat.
     origin : str
         Name or type in the file that it came from; ``approximated`` says when a formula is only close.
+    block : int
+        Tells a repeated block from one before it that repeats equally often and ends where it begins.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Op:
     repeat: int = 1
     origin: str = ""
     approximated: str = ""
+    block: int = 0
 
     @cached_property
     def work(self) -> Work:
@@ -331,7 +334,8 @@ class Graph:
         digest.update(f"{self.phase}|{self.batch}|{self.item}".encode())
         for op in self._order:
             names = ",".join(t.name for t in (*op.inputs, *op.outputs))
-            digest.update(f"{op.name}|{op.signature}|{op.repeat}|{names}".encode())
+            block = f"/{op.block}" if op.block else ""
+            digest.update(f"{op.name}|{op.signature}|{op.repeat}{block}|{names}".encode())
         return digest.hexdigest()
 
     def coverage(self) -> Coverage:

@@ -20,7 +20,7 @@ from accelsim.workload.batching import compare_batches, mark_batch, unresolved
 from accelsim.workload.graph import Graph, Op, Tensor
 
 # Names that exporters give to a first axis that is the batch.
-_BATCH = re.compile(r"(?i)^(.*batch.*|n|b|bs|unk.*|none|\?|.*dynamic_axes_\d+)$")
+_BATCH = re.compile(r"(?i)^(.*batch.*|n|b|bs|unk.*|none|\?|.*dynamic_axes_\d+|dynamicdimension\.\d+)$")
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,8 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
         if r[A.BATCH] <= p[A.SEQUENCES]:
             fixed += p[A.SEQUENCE_S] * r[A.BATCH]
         partial = 0.0
+        if p[A.PACKED] > 0.0 and group > 1.0 and r[A.BATCH] > 1.0 and r[A.KV_HEADS] > 1.0:
+            fixed += p[A.REPACK_S]
         if split > 1.0:
             partial = 8.0 * split * r[A.BATCH] * r[A.KV_HEADS] * group * r[A.QUERIES] * r[A.VALUE_WIDTH]
             l2_bytes += partial

@@ -15,7 +15,7 @@ from accelsim.architectures.fusion import Group, Joins, fuse
 from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model
+from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model, is_few
 from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants
 from accelsim.architectures.gpu.host import host_bound_s, joining_rule
@@ -349,7 +349,17 @@ def _plan_kernel(
     distances = (at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs)
     if anchor.kind == "conv":
         keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, dense_b, tensor)
-        units = (bytes_a, bytes_b, rate, clock, float(tensor), vector_ops, vector, plan.table(*keys))
+        units = (
+            bytes_a,
+            bytes_b,
+            rate,
+            clock,
+            float(tensor),
+            float(operand.is_integer),
+            vector_ops,
+            vector,
+            plan.table(*keys),
+        )
         tiles = _winograd_tiles(anchor, operand.name, tensor)
         record = (*_window(anchor, m), *moved, *distances, *units, *tiles)
         plan.convolutions.append((index, record))
@@ -357,7 +367,7 @@ def _plan_kernel(
     sizes = (nest.batch, m, n, k)
     widths = (bytes_a, bytes_b, bytes_c)
     table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES))
-    rest = (vector_ops, vector, table, nest.share)
+    rest = (vector_ops, vector, table, nest.share, float(operand.is_integer))
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":
         constants, splits = product_constants(device, options.stack, right.precision, left.precision)
@@ -466,14 +476,17 @@ def _attention_row(
 def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionModel:
     query, keys = kernel.anchor.inputs[:2]
     latent = kernel.anchor.kind == "mla_attention"  # all heads are rows of one product, in every stack
+    decode = query.shape[2] == 1
+    units = query.shape[0] * keys.shape[1]
     return attention_model(
         device,
         stack,
-        decode=query.shape[2] == 1,
+        decode=decode,
         format_bits=(float(query.precision.bits), float(keys.precision.bits)),
         group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],
         width=query.shape[3],
         window=kernel.anchor.attribute("window") is not None,
+        few=decode and not latent and bool(is_few(units, keys.shape[-2], device.sm.count)),
     )
 
 

@@ -29,6 +29,10 @@ LAUNCHES = 5
 """Kernels of a layer without measured constants: dispatch, two products, activation, combination."""
 
 
+KEPT = 4096
+"""Routings whose loads are kept between calls: fits ask for the same ones again and again."""
+
+
 def format_name(weight: Precision, activation: Precision, scale_block: float = 0.0) -> str:
     """Name of a format in ``kernels.moe``: the weights', with the activations' if those are narrow too.
 
@@ -56,7 +60,7 @@ def moe_model(device: Any, stack: str, name: str, few: bool, gated: bool) -> Moe
     return generic
 
 
-def device_numbers(device: Any, rate: float, clock: float) -> Array:
+def device_numbers(device: Any, rate: float, clock: float, *, integer: bool = False) -> Array:
     """The numbers of a device and its plain products that the numba kernel reads, in its order."""
     p, l2, memory, power = device.kernels.product, device.l2, device.memory, device.power
     headroom_w = max(0.0, (power.tdp_w or 0.0) - (power.idle_w or 0.0))
@@ -65,7 +69,8 @@ def device_numbers(device: Any, rate: float, clock: float) -> Array:
     values += [shared_loads(device), headroom_w, half_rate(device)]
     values += [p.tensor_efficiency, p.prologue_latencies, p.l2_bytes_per_clock * port_scale(device)]
     values += [p.epilogue_cycles, p.shared_bytes_per_clock, p.step_latencies, p.step_cycles]
-    values += [p.switched_macs * switched_j(device), p.dram_byte_j, p.step_overhead, *p.tile_costs]
+    flop_j = p.switched_macs * switched_j(device) * (p.integer_power if integer else 1.0)
+    values += [flop_j, p.dram_byte_j, p.step_overhead, *p.tile_costs]
     return np.array(values, dtype=np.float64)
 
 
@@ -92,10 +97,11 @@ def moe_rows(
     """
     from accelsim.architectures.gpu.moe_kernel import OUT, all_classes, moe_layers
 
-    rate, clock, _ = product_rate(device, wider(formats.activation, formats.weight).name)
-    numbers = device_numbers(device, rate, clock)
+    product = wider(formats.activation, formats.weight)
+    rate, clock, _ = product_rate(device, product.name)
+    numbers = device_numbers(device, rate, clock, integer=product.is_integer)
     rows, keys = _rows(shapes, formats)
-    classes = all_classes(keys)
+    classes = _classes(keys.tobytes()) if len(keys) <= KEPT else all_classes(keys)
     widths = formats.activation.bytes_per_element, formats.weight.bytes_per_element
     table = tile_table(device, *widths)
     out = np.zeros((len(rows), OUT))
@@ -127,6 +133,15 @@ def _routings(s: Mapping[str, Array]) -> tuple[Array, npt.NDArray[np.intp]]:
     routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
     keys, position = np.unique(routing, axis=0, return_inverse=True)
     return keys, position.reshape(-1)
+
+
+@lru_cache(maxsize=16)
+def _classes(keys: bytes) -> Array:
+    """Loads of the experts of each routing."""
+    from accelsim.architectures.gpu.moe_kernel import all_classes
+
+    found: Array = all_classes(np.frombuffer(keys).reshape(-1, 5).copy())
+    return found
 
 
 def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]:
@@ -179,7 +194,7 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     from accelsim.architectures.gpu import moe_kernel as M
     from accelsim.architectures.gpu.sm import resident
 
-    numbers = device_numbers(device, row[R.RATE], row[R.CLOCK])
+    numbers = device_numbers(device, row[R.RATE], row[R.CLOCK], integer=row[R.INTEGER] > 0)
     if not governor:
         numbers[M.HEADROOM] = 0.0
     total = row[R.BATCH] * row[R.M] * row[R.SHARE]

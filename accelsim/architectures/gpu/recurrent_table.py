@@ -76,11 +76,12 @@ def recurrent_rows(
 
 
 def _products(device: Any, formats: PrecisionPlan, m: Array, n: Array, k: Array) -> Array:
-    rate, clock, _ = product_rate(device, wider(formats.activation, formats.weight).name)
+    product = wider(formats.activation, formats.weight)
+    rate, clock, _ = product_rate(device, product.name)
     a, b = formats.activation.bytes_per_element, formats.weight.bytes_per_element
     rows = np.zeros((len(m), R.WIDTH))
     rows[:, R.KIND], rows[:, R.BATCH], rows[:, R.SHARE] = R.MATRIX, 1.0, 1.0
-    rows[:, R.M], rows[:, R.N], rows[:, R.K] = m, n, k
+    rows[:, R.M], rows[:, R.N], rows[:, R.K], rows[:, R.INTEGER] = m, n, k, product.is_integer
     rows[:, R.BYTES_A], rows[:, R.BYTES_B], rows[:, R.BYTES_C] = a, b, a
     rows[:, R.RATE], rows[:, R.CLOCK], rows[:, R.VECTOR_RATE] = rate, clock, 1.0
     return rows

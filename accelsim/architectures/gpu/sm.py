@@ -23,7 +23,9 @@ _HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J = range(6, 12)
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
 _STEP_LATENCIES, _STEP_CYCLES, _SPLIT, _SPLIT_SHARE, _OVERLAP, _MACS, _BYTE_J, _CACHE = range(9, 17)
 _HITS, _VECTOR_LATENCIES, _VECTOR_BYTES, _OVERHEAD, _TILE = range(17, 22)
-_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES = range(_TILE + len(TILES), _TILE + len(TILES) + 5)
+_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES, _INTEGER = range(
+    _TILE + len(TILES), _TILE + len(TILES) + 6
+)
 
 
 @njit(cache=True)
@@ -260,6 +262,8 @@ def _govern(r, d, c, out):  # type: ignore[no-untyped-def]
     flops = 2.0 * r[R.BATCH] * r[R.M] * r[R.N] * r[R.K] * r[R.SHARE]
     busy = flops / total / (r[R.RATE] * d[_SMS] * r[R.CLOCK])
     tensor_w = busy * d[_HALF] * d[_SMS] * r[R.CLOCK] * c[_MACS] * d[_SWITCHED_J]
+    if r[R.INTEGER] > 0.0:
+        tensor_w *= c[_INTEGER]
     power_w = tensor_w + out[R.OUT_DRAM_BYTES] / total * c[_BYTE_J]
     scale = clock_scale(power_w / d[_HEADROOM])
     out[R.OUT_SCALE] = scale

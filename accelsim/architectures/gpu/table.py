@@ -83,7 +83,7 @@ def _products(
         (R.BATCH, batch), (R.M, m), (R.N, n), (R.K, k),
         (R.BYTES_A, width_a), (R.BYTES_B, width_b), (R.BYTES_C, width_c),
         (R.RATE, rate), (R.CLOCK, clock), (R.A_BYTES, a), (R.B_BYTES, b), (R.C_BYTES, c),
-        (R.VECTOR_RATE, 1.0), (R.SHARE, 1.0),
+        (R.VECTOR_RATE, 1.0), (R.SHARE, 1.0), (R.INTEGER, product.is_integer),
     ):  # fmt: skip
         rows[:, column] = values
     again = own + (ISOLATED_COPIES - 1) * b if op == "gemm" else own

@@ -148,17 +148,19 @@ def _parts(program: Program) -> tuple[Parts, Any, Any]:
     work: Totals = program.parameters["totals"]
     device: SystolicDevice = program.device
     unit, clock, count = device.array, device.array.clock_hz, len(program.kernels)
+    # A band of rows is a product of its own that meets the same weights again.
+    height, turns = -(-nests.m // nests.bands), nests.steps * nests.bands
     fold = folds.fold_table(
-        nests.batch, nests.m, nests.n, nests.k, nests.share, _rates(nests, device), nests.sets,
+        nests.batch, height, nests.n, nests.k, nests.share, _rates(nests, device), nests.sets,
         unit.rows, unit.cols, unit.count, folds.CODES[unit.dataflow], unit.double_buffered,
         nests.swap.astype(bool) & unit.swaps_operands,
     )  # fmt: skip
     tile = memory.tile_table(
-        nests.batch, nests.m, nests.n, nests.k, nests.steps, nests.left_bytes, nests.right_bytes,
+        nests.batch, height, nests.n, nests.k, turns, nests.left_bytes / nests.bands, nests.right_bytes,
         nests.left_element, nests.right_element, nests.sum_element, nests.held, _room(device),
     )  # fmt: skip
 
-    array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * nests.steps, count)
+    array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * turns, count)
     vector = work.vector_ops / device.vector.ops_per_clock
     array, vector = _grouped_on_vector(nests, device, array, vector)
     dram_bytes = work.bytes_dram + np.bincount(nests.kernel, tile[:, memory.EXTRA_BYTES], count)
@@ -206,10 +208,14 @@ def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector:
     return np.where(moves, 0.0, array), np.where(moves, alone, vector)
 
 
-def latencies(program: Program) -> Any:
-    """Seconds of one execution of each kernel, without the words that `cost` adds."""
+def worth(program: Program) -> tuple[float, float]:
+    """Seconds of a run and bytes that cross the memory interface, without the words that `cost` adds."""
     parts, _, _ = _parts(program)
-    return (np.maximum(parts.compute, parts.traffic) + parts.exposed) / program.device.array.clock_hz
+    repeats = np.array([kernel.repeat for kernel in program.kernels])
+    cycles = np.maximum(parts.compute, parts.traffic) + parts.exposed
+    return float((cycles * repeats).sum()) / program.device.array.clock_hz, float(
+        (parts.dram_bytes * repeats).sum()
+    )
 
 
 def occupancy(program: Program) -> dict[str, Any]:
@@ -233,11 +239,12 @@ def occupancy(program: Program) -> dict[str, Any]:
     nests: Nests = program.parameters["nests"]
     unit, count = program.device.array, len(program.kernels)
     parts, fold, _ = _parts(program)
+    turns = nests.steps * nests.bands
     depth = np.ceil(nests.k / np.maximum(_rates(nests, program.device), 1.0))
     down = np.ceil(depth / unit.rows)
 
     def summed(each: Any) -> Any:
-        return np.where(parts.array > 0, np.bincount(nests.kernel, each * nests.steps, count), 0.0)
+        return np.where(parts.array > 0, np.bincount(nests.kernel, each * turns, count), 0.0)
 
     total = np.maximum(parts.compute, parts.traffic)
     active = summed(fold[:, folds.FOLDS] * fold[:, folds.STREAM])
@@ -315,10 +322,11 @@ def _room(device: SystolicDevice) -> Any:
 
 def _sram_bytes(nests: Nests, fold: Any, folds: Any) -> tuple[Any, Any]:
     """Traffic of each nest between SRAM and arrays: operands and results, and partial sums [B]."""
-    results = nests.batch.astype(float) * nests.m * nests.n
+    turns = nests.steps * nests.bands
+    results = nests.batch.astype(float) * -(-nests.m // nests.bands) * nests.n
     partial = np.maximum(fold[:, folds.OUTPUT_ACCESSES] - results, 0.0) * nests.sum_element
     operands = fold[:, folds.LEFT_READS] * nests.left_width + fold[:, folds.RIGHT_READS] * nests.right_width
-    return (operands + results * nests.output_width) * nests.steps, partial * nests.steps
+    return (operands + results * nests.output_width) * turns, partial * turns
 
 
 def _mappings(nests: Nests, fold: Any, tile: Any, count: int, dataflow: str) -> list[str]:

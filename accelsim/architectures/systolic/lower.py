@@ -9,6 +9,7 @@ from math import isnan
 
 from accelsim.architectures.base import Kernel, Options, Program
 from accelsim.architectures.fusion import Group, epilogue, fuse
+from accelsim.architectures.systolic.bands import banded
 from accelsim.architectures.systolic.nests import (
     Nests,
     Sparsity,
@@ -61,11 +62,18 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
     warm = [
         _program(ready, device, options, notes, sparsity, p) for p in plans if p.tensors or p.weight_bytes
     ]
+    whole = [*warm, cold]
+    sliced = [_in_bands(p, ready, room, options, notes, sparsity) for p in whole] if device.sram.bands else []
     if options.fidelity == "analytic":
         # Whatever the plan, no more than this can stay.
-        return min([*warm, cold], key=lambda program: float(program.parameters["totals"].bytes_dram.sum()))
+        return min(
+            [*whole, *sliced], key=lambda program: float(program.parameters["totals"].bytes_dram.sum())
+        )
     # What stays takes room from tiles: keep it only where that pays.
-    return min([*warm, cold], key=_worth)
+    best = min(whole, key=_worth)
+    return (
+        min([best, *(p for p in sliced if _worth(p)[1] <= _worth(best)[1])], key=_worth) if sliced else best
+    )
 
 
 @dataclass(frozen=True)
@@ -123,13 +131,33 @@ def _program(
     )
 
 
+def _in_bands(
+    program: Program,
+    ready: _Prepared,
+    room: float,
+    options: Options,
+    notes: tuple[str, ...],
+    sparsity: Sparsity,
+) -> Program:
+    """The program of a plan with chains of layers in bands of rows."""
+    nests = ready.nests
+    rows = nests.m * (nests.k * nests.left_element + nests.n * nests.sum_element)
+    workspace = [0.0] * len(ready.kernels)
+    for index, size in zip(nests.kernel.tolist(), rows.tolist()):
+        workspace[index] = max(workspace[index], size)
+    held: Residency = program.parameters["residency"]
+    plan = banded(held, ready.usage, ready.kernels, workspace, room)
+    if max(plan.bands, default=1) == 1:
+        return program
+    return _program(ready, program.device, options, notes, sparsity, plan)
+
+
 def _worth(program: Program) -> tuple[float, float]:
     """Seconds of a run; between equals, traffic decides [B]."""
-    from accelsim.architectures.systolic.cost import latencies
+    # numba is imported by the kernels: only runs that need them pay for it.
+    from accelsim.architectures.systolic.cost import worth
 
-    repeats = [kernel.repeat for kernel in program.kernels]
-    seconds = sum(s * n for s, n in zip(latencies(program).tolist(), repeats))
-    return seconds, sum(b * n for b, n in zip(program.parameters["totals"].bytes_dram.tolist(), repeats))
+    return worth(program)
 
 
 def _sparsity(graph: Graph, options: Options, device: SystolicDevice) -> tuple[Sparsity, tuple[str, ...]]:
@@ -205,6 +233,9 @@ def _notes(kernels: tuple[Kernel, ...], device: SystolicDevice, residency: Resid
         notes.append(f"{residency.tensors} activations stay on chip between kernels")
     else:
         notes.append("every kernel reads its inputs from and writes its outputs to external memory")
+    if max(residency.bands, default=1) > 1:
+        inside = sum(1 for count in residency.bands if count > 1)
+        notes.append(f"{inside} kernels run in bands of rows, up to {max(residency.bands)} of them")
     if residency.weight_bytes:
         notes.append(f"{si(residency.weight_bytes, 'B')} of weights stay on chip from run to run")
     kinds = {kernel.anchor.kind for kernel in kernels}

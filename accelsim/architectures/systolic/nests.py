@@ -57,6 +57,8 @@ class Nests:
         Bytes of one element [B].
     sets : array of int, (nests, 4)
         Kernel rows, output rows, kernel columns and output columns, for the row-stationary dataflow.
+    bands : array of int
+        Bands of rows that the kernel runs in.
     held : array of float
         On-chip memory that tensors occupy meanwhile [B].
     swap : array of bool
@@ -87,6 +89,7 @@ class Nests:
     right_width: Any
     output_width: Any
     sets: Any
+    bands: Any
     held: Any
     swap: Any
     grouped: Any
@@ -101,7 +104,7 @@ class Nests:
         return self.batch.astype(float) * self.m * self.n * self.k * self.share * self.steps
 
 
-_INTEGERS = ("kernel", "batch", "m", "n", "k", "steps", "swap", "grouped")
+_INTEGERS = ("kernel", "batch", "m", "n", "k", "steps", "swap", "grouped", "bands")
 _FLOATS = (
     "held", "faster", "share", "left_bytes", "right_bytes", "left_element", "right_element", "sum_element",
     "left_width", "right_width", "output_width",
@@ -166,6 +169,7 @@ def keep_on_chip(
         replace(
             nests,
             held=np.array(residency.held_bytes)[nests.kernel],
+            bands=np.minimum(np.array(residency.bands, np.int64)[nests.kernel], nests.m),
             left_bytes=remaining(nests.left_bytes, nests.left_names),
             right_bytes=remaining(nests.right_bytes, nests.right_names),
         ),
@@ -242,7 +246,10 @@ def collect(kernels: Sequence[Kernel], sparsity: Sparsity, skips: bool, sums: st
     for index, kernel in enumerate(kernels):
         for op in kernel.ops:
             if op.work.nests:
-                rows.extend({"kernel": index, "held": 0.0, **row} for row in _rows(op, sparsity, skips, sums))
+                rows.extend(
+                    {"kernel": index, "held": 0.0, "bands": 1, **row}
+                    for row in _rows(op, sparsity, skips, sums)
+                )
     columns: dict[str, Any] = {name: np.array([r[name] for r in rows], np.int64) for name in _INTEGERS}
     columns.update({name: np.array([r[name] for r in rows], np.float64) for name in _FLOATS})
     sets = np.array([r["sets"] for r in rows], np.int64).reshape(-1, 4)

@@ -276,6 +276,23 @@ def test_repeated_layers_are_stages_of_their_own(make_board):
     assert starts["linear[0]"] < starts["linear[1]"] < starts["linear[2]"] < starts["linear_1"]
 
 
+def test_adjacent_blocks_that_repeat_equally_often_run_one_after_the_other(make_board):
+    """Three times a, then three times b: not a, b, a, b ..."""
+    b = GraphBuilder("blocks", "int8")
+    x = b.input("x", 1, 64)
+    for stem in ("a", "b"):
+        with b.repeated(3):
+            x = b.activation(b.linear(x, 64, bias=False, stem=stem))
+            x = b.activation(b.linear(x, 64, bias=False, stem=stem))
+    b.linear(x, 10)
+    program, _, timing = run(b.build(), make_board())
+    order = [k.name for k in program.kernels if k.anchor.kind == "matmul"]
+    expected = [f"{stem}{i}[{copy}]" for stem in "ab" for copy in range(3) for i in ("", "_1")]
+    assert order[:-1] == expected
+    starts = dict(zip((k.name for k in program.kernels), timing.start_s))
+    assert [starts[name] for name in expected] == sorted(starts[name] for name in expected)
+
+
 def test_a_reshape_at_the_end_still_leaves_the_chip(make_board):
     b = GraphBuilder("tail", "int8")
     b.reshape(b.linear(b.input("x", 1, 64), 32), 1, 4, 8)

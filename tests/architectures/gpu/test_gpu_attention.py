@@ -104,6 +104,8 @@ def twin(model, device, shape, distance, rate, clock):
     fresh = 2 * tokens * width * (heads * model.query_passes + 2 * shared * model.key_passes)
     fixed = model.fixed_s + fresh * (miss / dram_rate + (1 - miss) / l2_rate) + tokens * model.token_s
     fixed += batch * model.sequence_s if batch <= model.sequences else 0.0
+    if model.packed and group > 1 and batch > 1 and shared > 1:
+        fixed += model.repack_s
     if split > 1:
         fixed += model.merge_s + 8 * split * tokens * heads * width / l2_rate
     return body, fixed
@@ -142,6 +144,7 @@ def test_equals_the_slow_twin(device, shape, stack, cold):
         group=heads / shared,
         width=width,
         window=window > 0,
+        few=queries == 1 and batch * shared * max(1, keys // 128) < gpu.sm.count / 4,
     )
     reach = queries + (window - 1 if causal else window // 2) if window else keys
     touched = 2 * batch * width * (2 * heads * queries + 2 * shared * min(keys, reach))
@@ -247,6 +250,30 @@ def test_no_rows():
     assert [len(part) for part in attention_rows(empty, BF16, gpu, "vllm")] == [0] * 5
     assert run_kernel(np.zeros((0, A.WIDTH)), [], gpu).shape == (0, A.OUT_WIDTH)
     assert len(attention_device(gpu)) == A.DEVICE_WIDTH
+
+
+def test_small_grids_leave_the_kernel_of_shared_heads():
+    """TensorRT-LLM: 132 SMs, so 33 blocks of 128 keys are enough for the packed kernel and 32 are not."""
+    gpu = load_hardware("h100-sxm")
+
+    def time(batch, keys):
+        return attention_rows(table((batch, 64, 2, 128, 1, keys, True, 0)), BF16, gpu, "trtllm")[0][0]
+
+    assert time(1, 17 * 128) < 0.7 * time(1, 17 * 128 - 1)
+    assert time(17, 2) < time(16, 2)
+    assert time(1, 40_000) > time(1, 17 * 128)
+
+
+def test_packing_heads_copies_them_unless_they_lie_together():
+    gpu = load_hardware("a100-sxm")
+
+    def time(batch, heads, shared):
+        return attention_rows(table((batch, heads, shared, 128, 1, 16, True, 0)), BF16, gpu, "vllm")[0][0]
+
+    copied = gpu.kernels.attention["vllm"]["decode"].repack_s
+    assert 3e-6 < copied < 9e-6  # two small kernels
+    assert time(2, 16, 2) - time(1, 16, 2) > 0.9 * copied
+    assert time(4, 16, 1) - time(2, 16, 1) < 0.2 * copied
 
 
 # Largest mean absolute error [%] of prefill and decode on held-out rows of a backend.

@@ -1,0 +1,60 @@
+"""Instances and their executions, as the kernels share them.
+
+Every kernel keeps ``free_at`` (when each instance is free, `NEVER` while idle), ``number`` (its execution)
+and ``freed`` (when it was last freed). At one instant freed instances come first, in the order of their
+executions, then the timer, then arrivals, as in `accelsim.serving.station`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+NEVER = np.int64(1) << 62
+
+
+@njit(cache=True)
+def next_free(free_at, number):  # type: ignore[no-untyped-def]
+    """The busy instance that is free first, -1 if all are idle."""
+    best = -1
+    for i in range(len(free_at)):
+        if free_at[i] != NEVER and (
+            best < 0
+            or free_at[i] < free_at[best]
+            or (free_at[i] == free_at[best] and number[i] < number[best])
+        ):
+            best = i
+    return best
+
+
+@njit(cache=True)
+def lowest_idle(free_at):  # type: ignore[no-untyped-def]
+    """The idle instance with the lowest number, -1 if none is."""
+    for i in range(len(free_at)):
+        if free_at[i] == NEVER:
+            return i
+    return -1
+
+
+@njit(cache=True)
+def start(  # type: ignore[no-untyped-def]
+    now, chosen, k, size, padded, service, held, gap, factors, wake, free_at, number, freed, runs
+):
+    """Start execution `k` on an instance; returns its service time (`Times.of_execution`)."""
+    takes, blocks = service[padded], held[padded]
+    if len(factors):
+        takes = np.int64(takes * factors[k] + 0.5)
+        blocks = np.int64(blocks * factors[k] + 0.5)
+    blocks += gap[padded]
+    if freed[chosen] != now:
+        takes += wake
+        blocks += wake
+    free_at[chosen] = now + blocks
+    number[chosen] = k
+    started, occupied, sizes, paid, where = runs
+    started[k] = now
+    occupied[k] = blocks
+    sizes[k] = size
+    paid[k] = padded
+    where[k] = chosen
+    return takes
