@@ -275,7 +275,7 @@ def _numbers(found: Result, base: Result | None, published: Accuracy | None, cos
     s, band = found.summary, found.intervals["latency_s"]
     known = published or Accuracy(
         s["accuracy_pct"], s["accuracy_drop_pct"], s["accuracy_metric"], s["accuracy_source"],
-        s["accuracy_confidence"], found.missing.get("accuracy_pct", ""),
+        s["accuracy_confidence"], found.missing.get("accuracy_pct") or found.missing.get("accuracy_drop_pct", ""),
     )  # fmt: skip
     said = f"{known.metric}; {known.confidence}: {known.source}" if known.source else known.reason
     energy = found.intervals.get("energy_per_item_j")

@@ -13,7 +13,7 @@ from accelsim.explore.tradeoff import CELLS
 DEVICES = ("h100-sxm", "t4", "tpu-v4", "edge-tpu", "zcu104-dpu")
 
 
-@pytest.mark.parametrize("model", ["resnet50", "lstm-1024"])
+@pytest.mark.parametrize("model", ["resnet50", "lstm-1024", "finn-cnv"])
 def test_every_cell_is_a_number_with_its_basis_or_a_reason(model):
     table = ax.tradeoff(model, DEVICES)
     assert {row["hardware"] for row in table.rows} == set(DEVICES)
