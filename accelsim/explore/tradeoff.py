@@ -273,9 +273,10 @@ def _published(graph: Graph, choice: Choice) -> Accuracy | None:
 
 def _numbers(found: Result, base: Result | None, published: Accuracy | None, costs: Costs) -> dict[str, Any]:
     s, band = found.summary, found.intervals["latency_s"]
+    reason = found.missing.get("accuracy_pct") or found.missing.get("accuracy_drop_pct", "")
     known = published or Accuracy(
         s["accuracy_pct"], s["accuracy_drop_pct"], s["accuracy_metric"], s["accuracy_source"],
-        s["accuracy_confidence"], found.missing.get("accuracy_pct") or found.missing.get("accuracy_drop_pct", ""),
+        s["accuracy_confidence"], reason,
     )  # fmt: skip
     said = f"{known.metric}; {known.confidence}: {known.source}" if known.source else known.reason
     energy = found.intervals.get("energy_per_item_j")
