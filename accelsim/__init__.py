@@ -35,6 +35,10 @@ _PUBLIC = {
     "MixedPrecision": "accelsim.explore.mixed_plan",
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
+    "CostModel": "accelsim.hardware.cost",
+    "accuracy": "accelsim.techniques.accuracy",
+    "tradeoff": "accelsim.explore.tradeoff",
+    "Tradeoff": "accelsim.explore.tradeoff",
     "Result": "accelsim.engine.result",
     "Stamp": "accelsim.engine.result",
     "Segment": "accelsim.engine.timeline",
@@ -102,6 +106,8 @@ _PUBLIC = {
 for _owner, _name, _target in (
     ("Result", "text_card", "accelsim.report.card:text_card"),
     ("Result", "html_card", "accelsim.report.card:html_card"),
+    ("Result", "cost", "accelsim.engine.costs:cost"),
+    ("Tradeoff", "plot", "accelsim.report.tradeoff_plot:plot"),
 ):
     register_accessor(_owner, _name, _target)
 
@@ -130,6 +136,8 @@ if TYPE_CHECKING:
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study
     from accelsim.explore.sweep import sweep
+    from accelsim.explore.tradeoff import Tradeoff, tradeoff
+    from accelsim.hardware.cost import CostModel
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.serving.arrivals import (
@@ -162,6 +170,7 @@ if TYPE_CHECKING:
     from accelsim.serving.torchserve import TorchServe
     from accelsim.serving.traces import Trace
     from accelsim.serving.triton import Triton
+    from accelsim.techniques.accuracy import accuracy
     from accelsim.techniques.pruning import Pruning, prune
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.builders.layers import GraphBuilder

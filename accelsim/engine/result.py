@@ -238,6 +238,8 @@ class Result(Accessible):
 
         def html_card(self) -> str: ...
 
+        def cost(self, *args: Any, **kwargs: Any) -> Any: ...
+
     def __repr__(self) -> str:
         return self.text_card()
 
