@@ -76,6 +76,8 @@ _PUBLIC = {
     "TorchServe": "accelsim.serving.torchserve",
     "TensorFlowServing": "accelsim.serving.tfserving",
     "RayServe": "accelsim.serving.rayserve",
+    "Ensemble": "accelsim.serving.ensemble",
+    "Stage": "accelsim.serving.ensemble",
 }
 
 for _owner, _name, _target in (
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
         Superposition,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.ensemble import Ensemble, Stage
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe

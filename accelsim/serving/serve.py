@@ -1,21 +1,23 @@
-"""`serve`: a model, a server and traffic in; latency, goodput and cost out."""
+"""`serve`: models, a server and traffic in; latency, goodput and cost out."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from accelsim.core.errors import RequestError
+from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine.result import Stamp
 from accelsim.serving import engine as simpy_engine
-from accelsim.serving.arrivals import Arrivals, ClosedLoop
+from accelsim.serving import ensemble as flow
+from accelsim.serving.arrivals import Arrivals, ClosedLoop, Poisson
 from accelsim.serving.batching import Greedy
+from accelsim.serving.ensemble import Ensemble
 from accelsim.serving.fast import twin
 from accelsim.serving.log import Log
 from accelsim.serving.outcome import ServeResult, StationRun
@@ -32,7 +34,7 @@ def serve(
     hardware: Any = None,
     *,
     arrivals: Arrivals | ClosedLoop | Requests,
-    batching: Policy | None = None,
+    batching: Policy | Mapping[str, Policy] | None = None,
     requests: int | None = None,
     seed: int = 0,
     overheads: Overheads | None = None,
@@ -41,18 +43,21 @@ def serve(
     engine: str = "auto",
     **options: Any,
 ) -> ServeResult | Infeasible:
-    """Serve a model under traffic.
+    """Serve models under traffic.
 
     Parameters
     ----------
-    models : ServiceLaw, or a workload
-        A service law, or what `simulate` takes, whose latency surface on `hardware` is then the law.
+    models : ServiceLaw, workload, mapping or Ensemble
+        A service law; or what `simulate` takes, whose latency surface on `hardware` is then the law; or
+        several of these by name, which requests choose by their model index (see `Stream`); or a data flow.
+        Models do not slow each other down: each has its own instances.
     hardware : str or Path or Device, optional
         Needed for a workload.
     arrivals : Arrivals, ClosedLoop or Requests
         Traffic.
-    batching : Policy, optional
-        How the server batches; `Greedy` with a maximum of 8 by default.
+    batching : Policy, or mapping of str to Policy
+        How the server batches, one for all models or by name; `Greedy` by default. Stages of an ensemble
+        bring their own.
     requests : int, optional
         How many; the whole of a trace, or 100,000, by default.
     seed : int
@@ -79,50 +84,153 @@ def serve(
     """
     if engine not in ENGINES:
         raise RequestError(f"unknown engine '{engine}'", hint=f"known: {', '.join(ENGINES)}")
-    policy = batching if batching is not None else Greedy()
     added = overheads if overheads is not None else Overheads()
-    law = _law(models, hardware, policy.max_batch, options)
     count = requests if requests is not None else _count(arrivals)
     try:
-        times = Times.of(law, added, policy.max_batch, count, seed)
+        parts = [
+            _Part(name, model, policy, hardware, added, count, seed, options)
+            for name, model, policy in _parts(models, batching)
+        ]
     except InfeasibleError as error:
         return error.outcome
-    capacity = times.capacity_per_s(policy.max_batch, policy.instances)
+    offered = math.nan
     if isinstance(arrivals, ClosedLoop):
-        coming, log = simpy_engine.run_closed(arrivals, count, policy, times, seed)
-        offered = math.nan
+        if len(parts) > 1 or isinstance(models, Ensemble):
+            raise RequestError("a closed loop drives one model", hint="use open arrivals for several")
+        if engine == "numba":
+            raise RequestError("closed loops run on the simpy engine", hint="use engine='auto'")
+        _, log = simpy_engine.run_closed(arrivals, count, parts[0].policy, parts[0].times, seed)
+        logs = [log]
     else:
         coming = arrivals.first(count) if isinstance(arrivals, Requests) else arrivals.generate(count, seed)
-        log = _runner(engine, policy)(coming, policy, times)
         offered = coming.rate_per_s if math.isfinite(coming.rate_per_s) else math.nan
-    station = StationRun(
-        getattr(models, "name", models if isinstance(models, str) else "model"),
-        log,
-        policy.instances,
-        policy.max_batch,
-        capacity,
-        _energy(law, log, policy.max_batch),
-        getattr(law, "usd_per_hour", math.nan),
-    )
+        log, logs = _run(models, parts, coming, engine)
+    name = getattr(models, "name", "") or " + ".join(p.name for p in parts)
     stamp = Stamp(
         VERSION,
         MODEL_VERSION,
         "" if hardware is None else str(getattr(hardware, "name", hardware)),
-        station.name,
-        hashlib.blake2b(repr((policy, added, arrivals, count)).encode(), digest_size=8).hexdigest(),
+        name,
+        hashlib.blake2b(
+            repr((models, batching, added, arrivals, count, options)).encode(), digest_size=8
+        ).hexdigest(),
         seed,
         log.engine,
     )
     return ServeResult(
         log,
-        (station,),
+        tuple(part.outcome(own) for part, own in zip(parts, logs)),
         stamp=stamp,
         extra_s=added.input_output_s,
         warmup=warmup,
         offered_per_s=offered,
         slo_s=slo_s,
-        request={"workload": station.name, "hardware": stamp.hardware_hash},
+        request={"workload": name, "hardware": stamp.hardware_hash},
     )
+
+
+def curve(
+    models: Any, hardware: Any = None, *, rates_per_s: Sequence[float], **options: Any
+) -> list[dict[str, Any]]:
+    """Latency against rate: the summary of `serve` under Poisson arrivals at each rate.
+
+    Parameters
+    ----------
+    models, hardware
+        As in `serve`; pass a `DeviceService` to compute a device's latency surface once for all rates.
+    rates_per_s : sequence of float
+        [1/s]
+    **options
+        For `serve`, without arrivals.
+
+    Returns
+    -------
+    list of dict
+        A row per rate, which pandas takes as it is.
+    """
+    rows = []
+    for rate in rates_per_s:
+        result = serve(models, hardware, arrivals=Poisson(rate), **options)
+        rows.append({"rate_per_s": rate, **result.summary})
+    return rows
+
+
+class _Part:
+    """One model with its policy and its times."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        policy: Policy,
+        hardware: Any,
+        overheads: Overheads,
+        count: int,
+        seed: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.law = _law(model, hardware, policy.max_batch, options)
+        self.times = Times.of(self.law, overheads, policy.max_batch, count, seed)
+
+    def outcome(self, log: Log) -> StationRun:
+        """The part's place in the result."""
+        energy = getattr(self.law, "energy_j", None)
+        most = self.policy.max_batch
+        table = None
+        if energy is not None:
+            table = np.array([0.0, *(energy(b) for b in range(1, most + 1))])[log.padded]
+        capacity = self.times.capacity_per_s(most, self.policy.instances)
+        price = getattr(self.law, "usd_per_hour", math.nan)
+        return StationRun(self.name, log, self.policy.instances, most, capacity, table, price)
+
+
+def _parts(models: Any, batching: Any) -> list[tuple[str, Any, Policy]]:
+    """Name, model and policy of each part."""
+    if isinstance(models, Ensemble):
+        if batching is not None:
+            raise RequestError("stages of an ensemble bring their own batching", hint="leave batching out")
+        return [(s.name, s.model, s.batching) for s in models.stages]
+    if not isinstance(models, Mapping):
+        if isinstance(batching, Mapping):
+            raise RequestError("batching by name needs models by name")
+        name = models if isinstance(models, str) else getattr(models, "name", "model")
+        return [(str(name), models, batching if batching is not None else Greedy())]
+    if not models:
+        raise RequestError("there is no model to serve")
+    found = []
+    for name, model in models.items():
+        policy = batching.get(name) if isinstance(batching, Mapping) else batching
+        found.append((name, model, policy if policy is not None else Greedy()))
+    for name in batching if isinstance(batching, Mapping) else ():
+        if name not in models:
+            raise RequestError(f"batching of '{name}', which is no model", hint=did_you_mean(name, models))
+    return found
+
+
+def _run(models: Any, parts: Sequence[_Part], coming: Requests, engine: str) -> tuple[Log, list[Log]]:
+    """The log from end to end, and that of each part."""
+    if isinstance(models, Ensemble):
+        if engine == "numba":
+            raise RequestError("ensembles run on the simpy engine", hint="use engine='auto'")
+        log, own = flow.run(coming, models, {p.name: p.times for p in parts})
+        return log, [own[p.name] for p in parts]
+    if not isinstance(models, Mapping):
+        log = _runner(engine, parts[0].policy)(coming, parts[0].policy, parts[0].times)
+        return log, [log]
+    chosen = coming.model if coming.model is not None else np.zeros(len(coming), np.int64)
+    if chosen.min() < 0 or chosen.max() >= len(parts):
+        raise RequestError(f"model index {chosen.max()}, but there are {len(parts)} models")
+    logs = []
+    finish = np.full(len(coming), -1, np.int64)
+    status = np.zeros(len(coming), np.int8)
+    for index, part in enumerate(parts):
+        mine = np.flatnonzero(chosen == index)
+        log = _runner(engine, part.policy)(coming.take(mine), part.policy, part.times)
+        finish[mine], status[mine] = log.finish_ns, log.status
+        logs.append(log)
+    return Log.whole(coming.arrival_ns, finish, status, logs[0].engine), logs
 
 
 def _runner(engine: str, policy: Policy) -> Callable[[Requests, Policy, Times], Log]:
@@ -138,18 +246,9 @@ def _count(arrivals: Any) -> int:
 
 def _law(model: Any, hardware: Any, max_batch: int, options: Mapping[str, Any]) -> ServiceLaw:
     if isinstance(model, ServiceLaw):
-        if hardware is not None or options:
-            raise RequestError("a service law brings its own times", hint="leave the hardware out")
+        if options or (hardware is not None and not isinstance(model, DeviceService)):
+            raise RequestError("a service law brings its own times", hint="leave hardware and options out")
         return model
     if hardware is None:
-        raise RequestError(
-            "a workload needs hardware", hint="pass hardware=..., or a service law as the model"
-        )
+        raise RequestError("a workload needs hardware", hint="pass hardware=..., or a law as the model")
     return DeviceService.of(model, hardware, max_batch=max_batch, **options)
-
-
-def _energy(law: ServiceLaw, log: Log, max_batch: int) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    if not hasattr(law, "energy_j"):
-        return None
-    table = np.array([0.0, *(law.energy_j(b) for b in range(1, max_batch + 1))])
-    return table[log.padded]

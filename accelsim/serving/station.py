@@ -153,6 +153,7 @@ class Station:
         self.idle = list(range(policy.instances))
         self.executions: list[Execution] = []
         self.preserve_ordering = False
+        self.closed = False
         self._freed_ns = [-1] * policy.instances
         self._last_ns = 0
         self._answered = answered
@@ -170,6 +171,7 @@ class Station:
 
     def close(self) -> None:
         """No further request will come."""
+        self.closed = True
         self.scheduler.close()
 
     # -- what schedulers call

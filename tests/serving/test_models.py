@@ -1,0 +1,86 @@
+"""Several models and data flows on one server."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import accelsim as ax
+from accelsim.serving.serve import curve
+
+
+def test_parallel_stages_end_with_the_slowest() -> None:
+    flow = ax.Ensemble(
+        ax.Stage("in", ax.LinearService(0.001), ax.NoBatching()),
+        ax.Stage("left", ax.LinearService(0.003), ax.NoBatching(), ("in",)),
+        ax.Stage("right", ax.LinearService(0.005), ax.NoBatching(), ("in",)),
+        ax.Stage("out", ax.LinearService(0.002), ax.NoBatching(), ("left", "right")),
+    )
+    r = ax.serve(flow, arrivals=ax.Deterministic(20), requests=40)
+    assert r.latency_s == pytest.approx(np.full(40, 0.008), abs=1e-9)
+    assert [s.name for s in r.stations] == ["in", "left", "right", "out"]
+
+
+def test_a_refusing_stage_refuses_the_request() -> None:
+    flow = ax.Ensemble(
+        ax.Stage("first", ax.LinearService(0.001), ax.NoBatching()),
+        ax.Stage("second", ax.LinearService(0.1), ax.TorchServe(1, 0, 1, job_queue_size=1), ("first",)),
+    )
+    r = ax.serve(flow, arrivals=ax.Poisson(100), requests=200)
+    done = (r.requests["status"] == "completed").sum()
+    refused = (r.requests["status"] == "rejected").sum()
+    assert done + refused == 200
+    assert refused > 100
+
+
+def test_static_stages_flush_at_the_end() -> None:
+    flow = ax.Ensemble(
+        ax.Stage("a", ax.LinearService(0.001), ax.StaticBatch(4)),
+        ax.Stage("b", ax.LinearService(0.001), ax.StaticBatch(8), ("a",)),
+    )
+    r = ax.serve(flow, arrivals=ax.Poisson(100), requests=30)
+    assert r.summary["in_flight"] == 0
+    assert (r.requests["status"] == "completed").all()
+
+
+def test_models_by_name_are_independent_queues() -> None:
+    traffic = ax.Superposition(ax.Stream(ax.Poisson(300), model=0), ax.Stream(ax.Poisson(100), model=1))
+    laws = {"small": ax.LinearService(0.002), "large": ax.LinearService(0.008)}
+    both = ax.serve(laws, arrivals=traffic, batching={"small": ax.Greedy(4)}, requests=4000)
+    coming = traffic.generate(4000)
+    alone = ax.serve(laws["large"], arrivals=coming.take(coming.model == 1), batching=ax.Greedy(8))
+    mine = both.log.finish_ns[coming.model == 1]
+    assert np.array_equal(mine, alone.log.finish_ns)
+    assert [s.max_batch for s in both.stations] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda law: ax.serve({}, arrivals=ax.Poisson(1), requests=1),
+        lambda law: ax.serve({"a": law}, arrivals=ax.Poisson(1), batching={"b": ax.Greedy()}, requests=1),
+        lambda law: ax.serve(law, arrivals=ax.Poisson(1), batching={"b": ax.Greedy()}, requests=1),
+        lambda law: ax.serve({"a": law, "b": law}, arrivals=ax.ClosedLoop(1), requests=1),
+        lambda law: ax.serve(law, arrivals=ax.ClosedLoop(1), requests=1, engine="numba"),
+        lambda law: ax.serve(
+            {"a": law}, arrivals=ax.Superposition(ax.Stream(ax.Poisson(1), model=3)), requests=1
+        ),
+        lambda law: ax.Ensemble(),
+        lambda law: ax.Ensemble(ax.Stage("a", law, ax.Greedy(), ("z",))),
+        lambda law: ax.Ensemble(ax.Stage("a", law, ax.Greedy()), ax.Stage("a", law, ax.Greedy())),
+    ],
+)
+def test_senseless_models_are_refused(call) -> None:
+    with pytest.raises(ax.AccelsimError):
+        call(ax.LinearService(0.01))
+
+
+def test_latency_rises_with_the_rate() -> None:
+    rows = curve(
+        ax.LinearService(0.004, 0.0005),
+        rates_per_s=[100, 400, 700, 900],
+        batching=ax.Greedy(8),
+        requests=20_000,
+    )
+    p99 = [row["latency_p99_s"] for row in rows]
+    assert p99 == sorted(p99)
