@@ -72,6 +72,7 @@ _PUBLIC = {
     "DeviceService": "accelsim.serving.service",
     "Overheads": "accelsim.serving.service",
     "Triton": "accelsim.serving.triton",
+    "TritonSequence": "accelsim.serving.sequence",
     "QueuePolicy": "accelsim.serving.priority",
     "TorchServe": "accelsim.serving.torchserve",
     "TensorFlowServing": "accelsim.serving.tfserving",
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
     from accelsim.serving.rayserve import RayServe
     from accelsim.serving.requests import Requests
     from accelsim.serving.scenarios import MultiStream, Offline, Server, SingleStream
+    from accelsim.serving.sequence import TritonSequence
     from accelsim.serving.serve import serve
     from accelsim.serving.service import (
         DeviceService,

@@ -38,6 +38,8 @@ class Request:
         When it entered the server.
     priority, timeout_ns, sequence, model, prompt_tokens, output_tokens : int
         What it asks for; see `Requests`. A sequence of -1 is none.
+    ends : bool
+        It is the last of its sequence.
     status : int
         `IN_FLIGHT`, `COMPLETED`, `REJECTED` or `TIMED_OUT`.
     entered_ns : int
@@ -56,6 +58,7 @@ class Request:
     model: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    ends: bool = True
     status: int = IN_FLIGHT
     entered_ns: int = 0
     start_ns: int = -1
@@ -153,6 +156,7 @@ class Station:
         self.idle = list(range(policy.instances))
         self.executions: list[Execution] = []
         self.preserve_ordering = False
+        self.started: Callable[[list[Request]], object] | None = None
         self.closed = False
         self._freed_ns = [-1] * policy.instances
         self._last_ns = 0
@@ -200,6 +204,8 @@ class Station:
             if self._answered is not None:
                 self.at(request.finish_ns, partial(self._answered, request), ANSWER)
         self.at(now + held, lambda: self._free(chosen), FREE)
+        if self.started is not None:
+            self.started(list(batch))
 
     def refuse(self, request: Request, status: int = REJECTED) -> None:
         """Answer a request with an error, now."""
@@ -240,6 +246,15 @@ def requests_of(arrays: Any) -> list[Request]:
                 column(arrays.model, 0),
                 column(arrays.prompt_tokens, 0),
                 column(arrays.output_tokens, 0),
+                _ends(arrays.sequence, n),
             )
         )
     ]
+
+
+def _ends(sequence: Any, n: int) -> list[bool]:
+    """Whether each request is the last of its sequence."""
+    if sequence is None:
+        return [True] * n
+    last = {int(key): place for place, key in enumerate(sequence)}
+    return [int(key) < 0 or last[int(key)] == place for place, key in enumerate(sequence)]

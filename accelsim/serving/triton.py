@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from accelsim.core.errors import RequestError
+from accelsim.core.errors import ConfigError, RequestError
 from accelsim.serving.batching import GreedyScheduler, check_sizes
 from accelsim.serving.priority import PriorityQueue, QueuePolicy
 from accelsim.serving.station import TIMED_OUT, Moment, Request, Scheduler, Station
@@ -99,7 +99,10 @@ class Triton:
         """
         from accelsim.serving.triton_config import read
 
-        return read(path).policy
+        policy = read(path).policy
+        if not isinstance(policy, cls):
+            raise ConfigError("this model has sequence_batching", str(path), "use TritonSequence.from_config")
+        return policy
 
     @property
     def sizes(self) -> tuple[int, ...]:

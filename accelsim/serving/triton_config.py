@@ -7,6 +7,7 @@ from pathlib import Path
 
 from accelsim.core.errors import ConfigError, RequestError
 from accelsim.serving.priority import QueuePolicy
+from accelsim.serving.sequence import TritonSequence
 from accelsim.serving.textproto import Message, parse, read_file
 from accelsim.serving.triton import Triton
 
@@ -59,6 +60,21 @@ _GROUP = {
     "host_policy",
 }
 _VERSIONS = {"latest", "all", "specific"}
+_SEQUENCE = {
+    "direct",
+    "oldest",
+    "max_sequence_idle_microseconds",
+    "control_input",
+    "state",
+    "iterative_sequence",
+    "generative_sequence",
+}
+_OLDEST = {
+    "max_candidate_sequences",
+    "preferred_batch_size",
+    "max_queue_delay_microseconds",
+    "preserve_ordering",
+}
 _SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
 
 
@@ -78,7 +94,7 @@ class TritonModel:
     Attributes
     ----------
     name : str
-    policy : Triton
+    policy : Triton or TritonSequence
     inputs, outputs : tuple of str
         Tensors of the model.
     steps : tuple of EnsembleStep
@@ -90,7 +106,7 @@ class TritonModel:
     """
 
     name: str
-    policy: Triton
+    policy: Triton | TritonSequence
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     steps: tuple[EnsembleStep, ...] = ()
@@ -124,14 +140,10 @@ def _model(message: Message, folder: str) -> TritonModel:
     most = message.integer("max_batch_size")
     if most < 0:
         raise ConfigError("max_batch_size must not be negative", message.place("max_batch_size"))
-    if message.all("sequence_batching"):
-        raise ConfigError(
-            "sequence_batching has no policy here", message.place("sequence_batching"), "use dynamic_batching"
-        )
     steps = _steps(message)
     if steps and message.all("instance_group"):
         raise ConfigError("an ensemble has no instances of its own", message.place("instance_group"))
-    policy = _policy(message, most)
+    policy = _sequence(message, most) if message.all("sequence_batching") else _policy(message, most)
     return TritonModel(
         message.text("name", folder),
         policy,
@@ -171,6 +183,36 @@ def _policy(message: Message, most: int) -> Triton:
         raise ConfigError(error.what, batching.where, error.hint) from None
 
 
+def _sequence(message: Message, most: int) -> TritonSequence:
+    batching = message.messages("sequence_batching")[-1]
+    batching.check(_SEQUENCE, "sequence_batching")
+    direct, oldest = batching.message("direct"), batching.message("oldest")
+    if direct is not None and oldest is not None:
+        raise ConfigError("a sequence batcher has one strategy", oldest.where, "keep direct or oldest")
+    try:
+        if oldest is not None:
+            oldest.check(_OLDEST, "oldest")
+            return TritonSequence(
+                max(most, 1),
+                "oldest",
+                oldest.integer("max_queue_delay_microseconds"),
+                max_candidate_sequences=oldest.integer("max_candidate_sequences"),
+                preferred=tuple(oldest.integers("preferred_batch_size")),
+                instances=_instances(message),
+            )
+        held = direct if direct is not None else Message(batching.where)
+        held.check({"max_queue_delay_microseconds", "minimum_slot_utilization"}, "direct")
+        return TritonSequence(
+            max(most, 1),
+            "direct",
+            held.integer("max_queue_delay_microseconds"),
+            held.number("minimum_slot_utilization"),
+            instances=_instances(message),
+        )
+    except RequestError as error:
+        raise ConfigError(error.what, batching.where, error.hint) from None
+
+
 def _queue(message: Message | None) -> QueuePolicy:
     if message is None:
         return QueuePolicy()
@@ -205,6 +247,8 @@ def _steps(message: Message) -> tuple[EnsembleStep, ...]:
     if schedule is None:
         return ()
     schedule.check({"step", "max_inflight_requests"}, "ensemble_scheduling")
+    if schedule.integer("max_inflight_requests"):
+        raise ConfigError("a cap on requests in flight has no policy here", schedule.where, "leave it at 0")
     steps = []
     for step in schedule.messages("step"):
         known = {"model_name", "model_version", "input_map", "output_map", "model_namespace"}
