@@ -73,6 +73,7 @@ _PUBLIC = {
     "Overheads": "accelsim.serving.service",
     "Triton": "accelsim.serving.triton",
     "TritonSequence": "accelsim.serving.sequence",
+    "RateLimit": "accelsim.serving.limiter",
     "QueuePolicy": "accelsim.serving.priority",
     "TorchServe": "accelsim.serving.torchserve",
     "TensorFlowServing": "accelsim.serving.tfserving",
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
     from accelsim.serving.ensemble import Ensemble, Stage
+    from accelsim.serving.limiter import RateLimit
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import ConfigError, RequestError, did_you_mean
+from accelsim.serving.limiter import RateLimiter
 from accelsim.serving.log import Log
 from accelsim.serving.requests import Requests
 from accelsim.serving.service import Times
@@ -147,7 +148,12 @@ def _in_order(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     return tuple(done)
 
 
-def run(requests: Requests, ensemble: Ensemble, times: Mapping[str, Times]) -> tuple[Log, dict[str, Log]]:
+def run(
+    requests: Requests,
+    ensemble: Ensemble,
+    times: Mapping[str, Times],
+    limiter: RateLimiter | None = None,
+) -> tuple[Log, dict[str, Log]]:
     """Serve requests through all stages, on the simpy engine.
 
     Returns
@@ -195,6 +201,9 @@ def run(requests: Requests, ensemble: Ensemble, times: Mapping[str, Times]) -> t
     for stage in ensemble.stages:
         policy, clock = stage.batching, times[stage.name]
         stations[stage.name] = Station(env, policy, clock, partial(answered, stage.name))
+        limit = getattr(policy, "rate_limit", None)
+        if limiter is not None and limit is not None:
+            limiter.join(stations[stage.name], limit)
     for request in whole:
         Moment(env, request.arrival_ns, ARRIVAL, partial(enter, request))
     env.run()

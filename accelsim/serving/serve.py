@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from accelsim.serving.arrivals import Arrivals, ClosedLoop, Poisson
 from accelsim.serving.batching import Greedy
 from accelsim.serving.ensemble import Ensemble
 from accelsim.serving.fast import twin
+from accelsim.serving.limiter import RateLimiter
 from accelsim.serving.log import Log
 from accelsim.serving.outcome import ServeResult, StationRun
 from accelsim.serving.requests import Requests
@@ -40,6 +42,7 @@ def serve(
     overheads: Overheads | None = None,
     warmup: float = 0.0,
     slo_s: float | None = None,
+    resources: Mapping[str, int] | None = None,
     engine: str = "auto",
     **options: Any,
 ) -> ServeResult | Infeasible:
@@ -68,6 +71,8 @@ def serve(
         Share of the first requests that statistics leave out.
     slo_s : float, optional
         Latency objective for `goodput_per_s` [s].
+    resources : mapping of str to int, optional
+        What instances with a rate limit share; see `RateLimiter`.
     engine : {"auto", "simpy", "numba"}
         ``auto`` takes numba where it covers the policy; both give the same numbers.
     **options
@@ -104,7 +109,7 @@ def serve(
     else:
         coming = arrivals.first(count) if isinstance(arrivals, Requests) else arrivals.generate(count, seed)
         offered = coming.rate_per_s if math.isfinite(coming.rate_per_s) else math.nan
-        log, logs = _run(models, parts, coming, engine)
+        log, logs = _run(models, parts, coming, engine, resources)
     name = getattr(models, "name", "") or " + ".join(p.name for p in parts)
     stamp = Stamp(
         VERSION,
@@ -112,7 +117,7 @@ def serve(
         "" if hardware is None else str(getattr(hardware, "name", hardware)),
         name,
         hashlib.blake2b(
-            repr((models, batching, added, arrivals, count, options)).encode(), digest_size=8
+            repr((models, batching, added, arrivals, count, resources, options)).encode(), digest_size=8
         ).hexdigest(),
         seed,
         log.engine,
@@ -182,6 +187,8 @@ class _Part:
         if energy is not None:
             table = np.array([0.0, *(energy(b) for b in range(1, most + 1))])[log.padded]
         capacity = self.times.capacity_per_s(most, self.policy.instances)
+        if getattr(self.policy, "rate_limit", None) is not None:
+            capacity = math.inf  # what shared resources leave of it is not known beforehand
         price = getattr(self.law, "usd_per_hour", math.nan)
         return StationRun(self.name, log, self.policy.instances, most, capacity, table, price)
 
@@ -209,19 +216,27 @@ def _parts(models: Any, batching: Any) -> list[tuple[str, Any, Policy]]:
     return found
 
 
-def _run(models: Any, parts: Sequence[_Part], coming: Requests, engine: str) -> tuple[Log, list[Log]]:
+def _run(
+    models: Any, parts: Sequence[_Part], coming: Requests, engine: str, resources: Mapping[str, int] | None
+) -> tuple[Log, list[Log]]:
     """The log from end to end, and that of each part."""
     if isinstance(models, Ensemble):
         if engine == "numba":
             raise RequestError("ensembles run on the simpy engine", hint="use engine='auto'")
-        log, own = flow.run(coming, models, {p.name: p.times for p in parts})
+        log, own = flow.run(coming, models, {p.name: p.times for p in parts}, RateLimiter(resources))
         return log, [own[p.name] for p in parts]
-    if not isinstance(models, Mapping):
+    limited = any(getattr(p.policy, "rate_limit", None) is not None for p in parts)
+    if not isinstance(models, Mapping) and not limited:
         log = _runner(engine, parts[0].policy)(coming, parts[0].policy, parts[0].times)
         return log, [log]
     chosen = coming.model if coming.model is not None else np.zeros(len(coming), np.int64)
     if chosen.min() < 0 or chosen.max() >= len(parts):
         raise RequestError(f"model index {chosen.max()}, but there are {len(parts)} models")
+    if limited:
+        if engine == "numba":
+            raise RequestError("rate limits run on the simpy engine", hint="use engine='auto'")
+        pairs = [(p.policy, p.times) for p in parts]
+        return simpy_engine.run_models(replace(coming, model=chosen), pairs, RateLimiter(resources))
     logs = []
     finish = np.full(len(coming), -1, np.int64)
     status = np.zeros(len(coming), np.int8)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import simpy
 
 from accelsim.core.errors import RequestError
+from accelsim.serving.limiter import RateLimit, RateLimiter
 from accelsim.serving.service import Times
 
 ANSWER, FREE, TIMER, ARRIVAL = range(4)
@@ -153,7 +154,9 @@ class Station:
             raise RequestError(f"a station needs at least one instance, got {policy.instances}")
         self.env = env
         self.times = times
-        self.idle = list(range(policy.instances))
+        self.limiter: RateLimiter | None = None
+        self.limit = RateLimit()
+        self._idle = list(range(policy.instances))
         self.executions: list[Execution] = []
         self.preserve_ordering = False
         self.started: Callable[[list[Request]], object] | None = None
@@ -167,6 +170,13 @@ class Station:
     def now(self) -> int:
         """The clock [ns]."""
         return int(self.env.now)
+
+    @property
+    def idle(self) -> list[int]:
+        """Instances that could start now, by number."""
+        if self.limiter is not None and not self.limiter.has_room(self.limit):
+            return []
+        return self._idle
 
     def submit(self, request: Request) -> None:
         """A request enters the station now."""
@@ -186,8 +196,10 @@ class Station:
 
     def execute(self, batch: Sequence[Request], padded: int = 0, instance: int | None = None) -> None:
         """Run a batch on an idle instance (the lowest number by default), at the cost of `padded` items."""
-        chosen = self.idle[0] if instance is None else instance
-        self.idle.remove(chosen)
+        chosen = self._idle[0] if instance is None else instance
+        self._idle.remove(chosen)
+        if self.limiter is not None:
+            self.limiter.take(self.limit)
         number, size = len(self.executions), len(batch)
         service, held = self.times.of_execution(number, padded or size)
         now = self.now
@@ -215,9 +227,12 @@ class Station:
             self._answered(request)
 
     def _free(self, instance: int) -> None:
-        insort(self.idle, instance)
+        insort(self._idle, instance)
         self._freed_ns[instance] = self.now
-        self.scheduler.free(instance)
+        if self.limiter is not None:
+            self.limiter.give_back(self.limit)
+        else:
+            self.scheduler.free(instance)
 
 
 def environment() -> simpy.Environment:

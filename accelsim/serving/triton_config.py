@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelsim.core.errors import ConfigError, RequestError
+from accelsim.serving.limiter import RateLimit
 from accelsim.serving.priority import QueuePolicy
 from accelsim.serving.sequence import TritonSequence
 from accelsim.serving.textproto import Message, parse, read_file
@@ -159,7 +160,7 @@ def _policy(message: Message, most: int) -> Triton:
     batching = message.message("dynamic_batching")
     instances = _instances(message)
     if batching is None:
-        return Triton(max(most, 1), instances=instances, dynamic=False)
+        return Triton(max(most, 1), instances=instances, dynamic=False, rate_limit=_rate_limit(message))
     batching.check(_DYNAMIC, "dynamic_batching")
     if most == 0:
         raise ConfigError("dynamic_batching needs max_batch_size of at least 1", batching.where)
@@ -178,6 +179,7 @@ def _policy(message: Message, most: int) -> Triton:
             default_priority=batching.integer("default_priority_level"),
             queue_policy=_queue(batching.message("default_queue_policy")),
             level_policies=levels,
+            rate_limit=_rate_limit(message),
         )
     except RequestError as error:
         raise ConfigError(error.what, batching.where, error.hint) from None
@@ -236,10 +238,29 @@ def _instances(message: Message) -> int:
         count = group.integer("count", 1)
         if count < 1:
             raise ConfigError(f"instance_group count must be at least 1, got {count}", group.place("count"))
-        if group.all("rate_limiter"):
-            raise ConfigError("rate_limiter has no policy here", group.place("rate_limiter"))
         total += 0 if group.flag("passive") else count * max(1, len(group.integers("gpus")))
     return total or 1
+
+
+def _rate_limit(message: Message) -> RateLimit | None:
+    """The rate limit of the instances; groups with different ones have no policy here."""
+    found = []
+    for group in message.messages("instance_group"):
+        limiter = group.message("rate_limiter")
+        if limiter is None:
+            continue
+        limiter.check({"resources", "priority"}, "rate_limiter")
+        needs = {}
+        for resource in limiter.messages("resources"):
+            resource.check({"name", "global", "count"}, "resources")
+            needs[resource.text("name")] = resource.integer("count", 1)
+        try:
+            found.append(RateLimit(needs, limiter.integer("priority", 1)))
+        except RequestError as error:
+            raise ConfigError(error.what, limiter.where, error.hint) from None
+    if found and (len(message.messages("instance_group")) > 1 and any(f != found[0] for f in found)):
+        raise ConfigError("instance groups with different rate limits", message.place("instance_group"))
+    return found[0] if found else None
 
 
 def _steps(message: Message) -> tuple[EnsembleStep, ...]:

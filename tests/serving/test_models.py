@@ -84,3 +84,38 @@ def test_latency_rises_with_the_rate() -> None:
     )
     p99 = [row["latency_p99_s"] for row in rows]
     assert p99 == sorted(p99)
+
+
+def test_a_shared_resource_lets_one_model_run_at_a_time() -> None:
+    limit = ax.RateLimit({"lock": 1})
+    policy = ax.Triton(1, instances=2, rate_limit=limit)
+    laws = {"a": ax.LinearService(0.004), "b": ax.LinearService(0.004)}
+    traffic = ax.Superposition(ax.Stream(ax.Poisson(60), model=0), ax.Stream(ax.Poisson(60), model=1))
+    r = ax.serve(laws, arrivals=traffic, batching=policy, requests=3000)
+    table = r.executions.sort_values("start_s")
+    assert (
+        table["start_s"].to_numpy()[1:] >= (table["start_s"] + table["held_s"]).to_numpy()[:-1] - 1e-12
+    ).all()
+    assert (r.requests["status"] == "completed").all()
+    free = ax.serve(laws, arrivals=traffic, batching=policy, requests=3000, resources={"lock": 4})
+    assert free.summary["latency_mean_s"] < r.summary["latency_mean_s"]
+
+
+def test_rate_limits_weigh_models_by_priority() -> None:
+    laws = {"often": ax.LinearService(0.004), "seldom": ax.LinearService(0.004)}
+    policies = {
+        "often": ax.Triton(1, rate_limit=ax.RateLimit({"lock": 1}, priority=1)),
+        "seldom": ax.Triton(1, rate_limit=ax.RateLimit({"lock": 1}, priority=2)),
+    }
+    traffic = ax.Superposition(ax.Stream(ax.Poisson(250), model=0), ax.Stream(ax.Poisson(250), model=1))
+    r = ax.serve(laws, arrivals=traffic, batching=policies, requests=1000)
+    first = r.executions.sort_values("start_s").head(400)["station"].value_counts()
+    assert first["often"] / first["seldom"] == pytest.approx(2, rel=0.1)
+
+
+def test_a_need_above_the_total_is_refused() -> None:
+    policy = ax.Triton(1, rate_limit=ax.RateLimit({"lock": 3}))
+    with pytest.raises(ax.AccelsimError, match="needs 3 of resource 'lock', there are 2"):
+        ax.serve(
+            ax.LinearService(1), arrivals=ax.Poisson(1), batching=policy, requests=1, resources={"lock": 2}
+        )
