@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from accelsim.serving.outcome import ServeResult, StationRun
 from accelsim.serving.requests import Requests
 from accelsim.serving.service import DeviceService, Overheads, ServiceLaw, Times
 from accelsim.serving.station import Policy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ENGINES = ("auto", "simpy", "numba")
 DEFAULT_REQUESTS = 100_000
@@ -98,7 +102,7 @@ def serve(
         ]
     except InfeasibleError as error:
         return error.outcome
-    offered = math.nan
+    offered, coming = math.nan, None
     if isinstance(arrivals, ClosedLoop):
         if len(parts) > 1 or isinstance(models, Ensemble):
             raise RequestError("a closed loop drives one model", hint="use open arrivals for several")
@@ -110,33 +114,73 @@ def serve(
         coming = arrivals.first(count) if isinstance(arrivals, Requests) else arrivals.generate(count, seed)
         offered = coming.rate_per_s if math.isfinite(coming.rate_per_s) else math.nan
         log, logs = _run(models, parts, coming, engine, resources)
-    name = getattr(models, "name", "") or " + ".join(p.name for p in parts)
-    stamp = Stamp(
-        VERSION,
-        MODEL_VERSION,
-        "" if hardware is None else str(getattr(hardware, "name", hardware)),
-        name,
-        hashlib.blake2b(
-            repr((models, batching, added, arrivals, count, resources, options)).encode(), digest_size=8
-        ).hexdigest(),
-        seed,
-        log.engine,
-    )
+    device = next((p.law for p in parts if isinstance(p.law, DeviceService)), None)
     return ServeResult(
         log,
         tuple(part.outcome(own) for part, own in zip(parts, logs)),
-        stamp=stamp,
+        stamp=_stamp(parts, device, coming, (added, arrivals, count, resources), seed, log.engine),
         extra_s=added.input_output_s,
         warmup=warmup,
         offered_per_s=offered,
         slo_s=slo_s,
-        request={"workload": name, "hardware": stamp.hardware_hash},
+        bounds=_bounds(models, parts, coming, engine, resources, added),
+        request={
+            "workload": getattr(models, "name", "") or " + ".join(p.name for p in parts),
+            "hardware": device.name if device is not None else "",
+        },
     )
 
 
-def curve(
-    models: Any, hardware: Any = None, *, rates_per_s: Sequence[float], **options: Any
-) -> list[dict[str, Any]]:
+def _stamp(
+    parts: Sequence[_Part],
+    device: DeviceService | None,
+    coming: Requests | None,
+    settings: tuple[Any, ...],
+    seed: int,
+    engine: str,
+) -> Stamp:
+    """What produced a result. Times and arrivals count by their numbers, not by how they were made."""
+    added, arrivals, *rest = settings
+    policies = [(p.name, p.policy) for p in parts]
+    digest = hashlib.blake2b(repr((policies, added, rest)).encode(), digest_size=8)
+    for p in parts:
+        digest.update(p.times.service_ns.tobytes() + p.times.held_ns.tobytes() + p.times.gap_ns.tobytes())
+        digest.update(b"" if p.times.factors is None else p.times.factors.tobytes())
+    if coming is None:
+        digest.update(repr(arrivals).encode())
+    else:
+        for column in (coming.arrival_ns, coming.priority, coming.timeout_s, coming.model, coming.sequence):
+            digest.update(b"-" if column is None else column.tobytes())
+    made = device.results[device.grid[0]].stamp if device is not None else None
+    return Stamp(
+        VERSION,
+        MODEL_VERSION,
+        made.hardware_hash if made is not None else "",
+        made.workload_hash if made is not None else "",
+        digest.hexdigest(),
+        seed,
+        engine,
+    )
+
+
+def _bounds(
+    models: Any,
+    parts: Sequence[_Part],
+    coming: Requests | None,
+    engine: str,
+    resources: Mapping[str, int] | None,
+    added: Overheads,
+) -> dict[str, Log]:
+    """The run again with the ends of the devices' error bands as service times; empty without a device."""
+    if coming is None or not any(isinstance(p.law, DeviceService) for p in parts):
+        return {}
+    return {
+        end: _run(models, [p.bounded(end, added) for p in parts], coming, engine, resources)[0]
+        for end in ("low", "high")
+    }
+
+
+def curve(models: Any, hardware: Any = None, *, rates_per_s: Sequence[float], **options: Any) -> pd.DataFrame:
     """Latency against rate: the summary of `serve` under Poisson arrivals at each rate.
 
     Parameters
@@ -150,14 +194,16 @@ def curve(
 
     Returns
     -------
-    list of dict
-        A row per rate, which pandas takes as it is.
+    DataFrame
+        The summary at each rate, with ``rate_per_s`` in front.
     """
+    import pandas as pd
+
     rows = []
     for rate in rates_per_s:
         result = serve(models, hardware, arrivals=Poisson(rate), **options)
         rows.append({"rate_per_s": rate, **result.summary})
-    return rows
+    return pd.DataFrame(rows)
 
 
 class _Part:
@@ -176,8 +222,17 @@ class _Part:
     ) -> None:
         self.name = name
         self.policy = policy
-        self.law = _law(model, hardware, policy.max_batch, options)
+        self.law: ServiceLaw = _law(model, hardware, policy.max_batch, options)
         self.times = Times.of(self.law, overheads, policy.max_batch, count, seed)
+
+    def bounded(self, end: str, overheads: Overheads) -> _Part:
+        """This part with the low or high end of its device's error band as its law."""
+        if not isinstance(self.law, DeviceService):
+            return self
+        other = copy(self)
+        other.law = self.law.bounded(end)
+        other.times = Times.of(other.law, overheads, self.policy.max_batch)
+        return other
 
     def outcome(self, log: Log) -> StationRun:
         """The part's place in the result."""

@@ -207,6 +207,15 @@ class DeviceService:
         high = {b: r.intervals["latency_s"].high for b, r in self.results.items()}
         return interpolate(low, batch), interpolate(high, batch)
 
+    def bounded(self, end: str) -> TableService:
+        """The law at the ``low`` or ``high`` end of the error band."""
+        return TableService({b: getattr(r.intervals["latency_s"], end) for b, r in self.results.items()})
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return str(self.results[self.grid[0]].summary["hardware"])
+
     @property
     def usd_per_hour(self) -> float:
         """Price of the device [USD/h]; NaN when unknown."""

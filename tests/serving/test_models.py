@@ -82,8 +82,7 @@ def test_latency_rises_with_the_rate() -> None:
         batching=ax.Greedy(8),
         requests=20_000,
     )
-    p99 = [row["latency_p99_s"] for row in rows]
-    assert p99 == sorted(p99)
+    assert rows["latency_p99_s"].is_monotonic_increasing
 
 
 def test_a_shared_resource_lets_one_model_run_at_a_time() -> None:

@@ -36,13 +36,13 @@ def test_measured_triton_runs_are_met() -> None:
     table = replay(RUNS / "triton").set_index("run")
     whole = table[~table.index.str.contains(",")]
     delayed = whole.index.str.contains("d1ms|d5ms")
-    limit = 8 * delayed + 4.2 * ~delayed
+    limit = 8 * delayed + 4 * ~delayed
     assert (whole["mean_error_pct"].abs() < limit).all(), whole.to_string()
     assert (whole["p50_error_pct"].abs() < limit).all(), whole.to_string()
     # The 99th percentile of 15 s at 86 % load hangs on single stretches: 5 ms at 750/s is outside.
-    p99 = whole.drop("b8_d5ms_r750")["p99_error_pct"].abs()
-    assert (p99 < 10).all(), whole.to_string()
-    assert (whole["batch_error_pct"].abs() < 3.2).all(), whole.to_string()
+    assert (whole.drop("b8_d5ms_r750")["p99_error_pct"].abs() < 10).all(), whole.to_string()
+    assert abs(whole.loc["b8_d5ms_r750", "p99_error_pct"]) < 16
+    assert (whole["batch_error_pct"].abs() < 3).all(), whole.to_string()
     assert ((whole["refused_pct"] - whole["predicted_refused_pct"]).abs() < 1).all()
 
 
