@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accelsim.serving.arrivals import ClosedLoop
-from accelsim.serving.limiter import RateLimiter
+from accelsim.serving.limiter import RateLimit, RateLimiter, SharedThreads
 from accelsim.serving.log import Log
 from accelsim.serving.requests import Requests, to_ns
 from accelsim.serving.service import Times
@@ -30,6 +30,8 @@ def run_models(
     stations = [Station(env, policy, times) for policy, times in parts]
     for station, (policy, _) in zip(stations, parts):
         limit = getattr(policy, "rate_limit", None)
+        if isinstance(limiter, SharedThreads):
+            limit = RateLimit({"threads": 1})
         if limit is not None:
             limiter.join(station, limit)
     held = requests_of(requests)

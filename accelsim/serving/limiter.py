@@ -48,7 +48,7 @@ class RateLimiter:
     def __init__(self, totals: Mapping[str, int] | None = None) -> None:
         self.totals = dict(totals or {})
         self.left: dict[str, int] = dict(self.totals)
-        self._stations: list[tuple[Station, RateLimit]] = []
+        self.stations: list[Station] = []
 
     def join(self, station: Station, limit: RateLimit) -> None:
         """A station whose instances need resources.
@@ -64,23 +64,49 @@ class RateLimiter:
                 raise RequestError(f"an instance needs {count} of resource '{name}', there are {total}")
             if total is None:
                 self.left[name] = max(self.left.get(name, 0), count)
-        self._stations.append((station, limit))
+        self.stations.append(station)
         station.limiter, station.limit = self, limit
 
     def has_room(self, limit: RateLimit) -> bool:
         """Whether one more instance may run."""
         return all(self.left[name] >= count for name, count in limit.resources.items())
 
-    def take(self, limit: RateLimit) -> None:
+    def take(self, station: Station) -> None:
         """An instance starts."""
-        for name, count in limit.resources.items():
+        for name, count in station.limit.resources.items():
             self.left[name] -= count
 
-    def give_back(self, limit: RateLimit) -> None:
-        """An instance is done; the model with fewest runs for its priority goes first."""
-        for name, count in limit.resources.items():
+    def give_back(self, station: Station) -> None:
+        """An instance is done: others may start."""
+        for name, count in station.limit.resources.items():
             self.left[name] += count
-        for station, _ in sorted(self._stations, key=lambda pair: len(pair[0].executions) * pair[1].priority):
-            for instance in tuple(station.idle):
-                if instance in station.idle:
-                    station.scheduler.free(instance)
+        for other in self._order():
+            for instance in tuple(other.idle):
+                if instance in other.idle:
+                    other.scheduler.free(instance)
+
+    def _order(self) -> list[Station]:
+        """The model with fewest runs for its priority goes first."""
+        return sorted(self.stations, key=lambda s: len(s.executions) * s.limit.priority)
+
+
+class SharedThreads(RateLimiter):
+    """Threads that several models share, offered to their queues in turn.
+
+    Parameters
+    ----------
+    threads : int
+    """
+
+    def __init__(self, threads: int) -> None:
+        super().__init__({"threads": threads})
+        self._last: Station | None = None
+
+    def take(self, station: Station) -> None:
+        super().take(station)
+        self._last = station
+
+    def _order(self) -> list[Station]:
+        """Round robin: the queue after the one that was served last goes first."""
+        turn = self.stations.index(self._last) + 1 if self._last is not None else 0
+        return self.stations[turn:] + self.stations[:turn]

@@ -21,12 +21,13 @@ from accelsim.serving.arrivals import Arrivals, ClosedLoop, Poisson
 from accelsim.serving.batching import Greedy
 from accelsim.serving.ensemble import Ensemble
 from accelsim.serving.fast import twin
-from accelsim.serving.limiter import RateLimiter
+from accelsim.serving.limiter import RateLimiter, SharedThreads
 from accelsim.serving.log import Log
 from accelsim.serving.outcome import ServeResult, StationRun
 from accelsim.serving.requests import Requests
 from accelsim.serving.service import DeviceService, Overheads, ServiceLaw, Times
 from accelsim.serving.station import Policy
+from accelsim.serving.tfserving import TensorFlowServing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,8 @@ def serve(
     models : ServiceLaw, workload, mapping or Ensemble
         A service law; or what `simulate` takes, whose latency surface on `hardware` is then the law; or
         several of these by name, which requests choose by their model index (see `Stream`); or a data flow.
-        Models do not slow each other down: each has its own instances.
+        Models do not slow each other down, each has its own instances; but those of one TensorFlow Serving
+        share its threads, and those with a rate limit its resources.
     hardware : str or Path or Device, optional
         Needed for a workload.
     arrivals : Arrivals, ClosedLoop or Requests
@@ -281,17 +283,21 @@ def _run(
         log, own = flow.run(coming, models, {p.name: p.times for p in parts}, RateLimiter(resources))
         return log, [own[p.name] for p in parts]
     limited = any(getattr(p.policy, "rate_limit", None) is not None for p in parts)
+    threads = _shared_threads(parts)
     if not isinstance(models, Mapping) and not limited:
         log = _runner(engine, parts[0].policy)(coming, parts[0].policy, parts[0].times)
         return log, [log]
     chosen = coming.model if coming.model is not None else np.zeros(len(coming), np.int64)
     if chosen.min() < 0 or chosen.max() >= len(parts):
         raise RequestError(f"model index {chosen.max()}, but there are {len(parts)} models")
-    if limited:
+    if limited or threads:
         if engine == "numba":
-            raise RequestError("rate limits run on the simpy engine", hint="use engine='auto'")
+            raise RequestError(
+                "models that share something run on the simpy engine", hint="use engine='auto'"
+            )
         pairs = [(p.policy, p.times) for p in parts]
-        return simpy_engine.run_models(replace(coming, model=chosen), pairs, RateLimiter(resources))
+        limiter = SharedThreads(threads) if threads else RateLimiter(resources)
+        return simpy_engine.run_models(replace(coming, model=chosen), pairs, limiter)
     logs = []
     finish = np.full(len(coming), -1, np.int64)
     status = np.zeros(len(coming), np.int8)
@@ -301,6 +307,24 @@ def _run(
         finish[mine], status[mine] = log.finish_ns, log.status
         logs.append(log)
     return Log.whole(coming.arrival_ns, finish, status, logs[0].engine), logs
+
+
+def _shared_threads(parts: Sequence[_Part]) -> int:
+    """Threads of a TensorFlow Serving that several models share, 0 if there is none.
+
+    Raises
+    ------
+    RequestError
+        The models say different numbers of threads, or only some are TensorFlow Serving's.
+    """
+    counts = {p.policy.threads if isinstance(p.policy, TensorFlowServing) else 0 for p in parts}
+    if len(parts) < 2 or counts == {0}:
+        return 0
+    if len(counts) > 1:
+        raise RequestError(
+            "models of one TensorFlow Serving share its threads", hint="give all the same number"
+        )
+    return counts.pop()
 
 
 def _runner(engine: str, policy: Policy) -> Callable[[Requests, Policy, Times], Log]:

@@ -199,7 +199,7 @@ class Station:
         chosen = self._idle[0] if instance is None else instance
         self._idle.remove(chosen)
         if self.limiter is not None:
-            self.limiter.take(self.limit)
+            self.limiter.take(self)
         number, size = len(self.executions), len(batch)
         service, held = self.times.of_execution(number, padded or size)
         now = self.now
@@ -230,7 +230,7 @@ class Station:
         insort(self._idle, instance)
         self._freed_ns[instance] = self.now
         if self.limiter is not None:
-            self.limiter.give_back(self.limit)
+            self.limiter.give_back(self)
         else:
             self.scheduler.free(instance)
 

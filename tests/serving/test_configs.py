@@ -113,7 +113,11 @@ def test_tensorflow_serving_file(tmp_path: Path) -> None:
         "num_batch_threads { value: 2 }\nallowed_batch_sizes: 8\nallowed_batch_sizes: 32\n"
     )
     assert ax.TensorFlowServing.from_config(str(path)) == ax.TensorFlowServing(32, 5000, 100, 2, (8, 32))
-    path.write_text("max_batch_size { value: 32 }\nallowed_batch_sizes: 16\n")
+    path.write_text("max_batch_size { value: 32 }\n")
+    with pytest.raises(ConfigError, match="a thread per CPU core"):
+        ax.TensorFlowServing.from_config(str(path))
+    assert ax.TensorFlowServing.from_config(str(path), cores=6).threads == 6
+    path.write_text("max_batch_size { value: 32 }\nallowed_batch_sizes: 16\nnum_batch_threads { value: 1 }\n")
     with pytest.raises(ConfigError, match="must increase and end with"):
         ax.TensorFlowServing.from_config(str(path))
     path.write_text("max_batch { value: 32 }\n")

@@ -118,3 +118,16 @@ def test_a_need_above_the_total_is_refused() -> None:
         ax.serve(
             ax.LinearService(1), arrivals=ax.Poisson(1), batching=policy, requests=1, resources={"lock": 2}
         )
+
+
+def test_tensorflow_models_share_threads_in_turn() -> None:
+    laws = {"a": ax.LinearService(0.004), "b": ax.LinearService(0.004)}
+    everything = ax.Requests(np.zeros(60), model=np.arange(60) % 2)
+    policy = ax.TensorFlowServing(4, 0, 100, threads=1)
+    r = ax.serve(laws, arrivals=everything, batching=policy)
+    table = r.executions.sort_values("start_s")
+    ends = (table["start_s"] + table["held_s"]).to_numpy()
+    assert (table["start_s"].to_numpy()[1:] >= ends[:-1] - 1e-12).all()
+    assert (table["station"].to_numpy()[1:] != table["station"].to_numpy()[:-1]).all()
+    with pytest.raises(ax.AccelsimError, match="share its threads"):
+        ax.serve(laws, arrivals=everything, batching={"a": policy, "b": ax.TensorFlowServing(4, threads=2)})
