@@ -20,13 +20,34 @@ _PUBLIC = {
     "calibrate": "accelsim.calibration.fit",
     "Calibration": "accelsim.calibration.fit",
     "sweep": "accelsim.explore.sweep",
-    "pow2": "accelsim.explore.sweep",
-    "Study": "accelsim.explore.sweep",
+    "pow2": "accelsim.explore.space",
+    "linear": "accelsim.explore.space",
+    "log": "accelsim.explore.space",
+    "search": "accelsim.explore.search",
+    "Search": "accelsim.explore.search",
+    "compare": "accelsim.explore.compare",
+    "main_effects": "accelsim.explore.influence",
+    "elasticities": "accelsim.explore.influence",
+    "Space": "accelsim.explore.space",
+    "Store": "accelsim.explore.store",
+    "Study": "accelsim.explore.study",
+    "mixed_precision": "accelsim.explore.mixed",
+    "MixedPrecision": "accelsim.explore.mixed_plan",
+    "sensitivity": "accelsim.techniques.sensitivity",
+    "Sensitivity": "accelsim.techniques.sensitivity",
     "Result": "accelsim.engine.result",
     "Stamp": "accelsim.engine.result",
     "Segment": "accelsim.engine.timeline",
     "Infeasible": "accelsim.core.outcome",
     "AccelsimError": "accelsim.core.errors",
+    "batch_curve": "accelsim.explore.batching",
+    "largest_batch": "accelsim.explore.batching",
+    "length_buckets": "accelsim.explore.batching",
+    "distill": "accelsim.explore.pairs",
+    "cascade": "accelsim.explore.pairs",
+    "speculative": "accelsim.explore.pairs",
+    "prune": "accelsim.techniques.pruning",
+    "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
     "Precision": "accelsim.core.precision",
     "Quantity": "accelsim.core.quantity",
@@ -102,7 +123,17 @@ if TYPE_CHECKING:
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
-    from accelsim.explore.sweep import Study, pow2, sweep
+    from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
+    from accelsim.explore.compare import compare
+    from accelsim.explore.influence import elasticities, main_effects
+    from accelsim.explore.mixed import mixed_precision
+    from accelsim.explore.mixed_plan import MixedPrecision
+    from accelsim.explore.pairs import cascade, distill, speculative
+    from accelsim.explore.search import Search, search
+    from accelsim.explore.space import Space, linear, log, pow2
+    from accelsim.explore.store import Store
+    from accelsim.explore.study import Study
+    from accelsim.explore.sweep import sweep
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.serving.arrivals import (
@@ -138,6 +169,8 @@ if TYPE_CHECKING:
     from accelsim.serving.torchserve import TorchServe
     from accelsim.serving.traces import Trace
     from accelsim.serving.triton import Triton
+    from accelsim.techniques.pruning import Pruning, prune
+    from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload

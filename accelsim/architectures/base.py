@@ -12,10 +12,15 @@ from accelsim.workload.graph import Graph, Op, Tensor
 
 if TYPE_CHECKING:
     from accelsim.architectures.single import OpTable
-    from accelsim.core.precision import PrecisionPlan
+    from accelsim.core.precision import Precision, PrecisionPlan
 
 Fidelity = Literal["analytic", "tile", "event"]
 Style = Literal["sequential", "pipeline"]
+
+STALLS = ("compute", "shared", "l2", "dram", "latency", "tail", "launch", "link")
+"""What the time of a kernel can be spent on: arithmetic, operands from shared memory, the L2, external
+memory, latencies, processors without work in the last wave, launches and the host, a link.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,8 @@ class Options:
     fidelity : {"analytic", "tile", "event"}
     stack : str
         Software stack: ``eager`` (one kernel per operator, host-bound launches), ``graph`` (replayed graph,
-        epilogues fused) or ``tensorrt`` (graph, and every fusion that the architecture knows). Only GPUs tell
-        them
-        apart.
+        epilogues fused), ``tensorrt`` (graph, and every fusion that the architecture knows), or a serving
+        engine, see `accelsim.hardware.stacks`. Only GPUs tell them apart.
     sparsity : str
         ``dense``, or a pattern such as ``2:4`` that weights are assumed to carry.
     cold : bool
@@ -110,6 +114,8 @@ class Program:
         What must be resident in external memory: weights, KV cache and peak activations [B].
     notes : tuple of str
         Assumptions and approximations that a Result must show.
+    host_s : float
+        What the host adds to a run beside the kernels [s].
     """
 
     graph: Graph
@@ -120,6 +126,7 @@ class Program:
     memory_bytes: float
     notes: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    host_s: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,9 @@ class KernelCost:
         Dynamic energy by component [J]; NaN where a coefficient is missing.
     exact_s : float or None
         Overrides the cycle sum where a simulation gave the duration [s].
+    stalls_s : mapping
+        What the duration is spent on, by name in `STALLS` [s]; sums to `latency_s`. Empty where a model has
+        no such breakdown.
     """
 
     clock_hz: float
@@ -153,6 +163,7 @@ class KernelCost:
     mapping: str = ""
     energy_j: Mapping[str, float] = field(default_factory=dict)
     exact_s: float | None = None
+    stalls_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def latency_s(self) -> float:
@@ -210,8 +221,14 @@ class Architecture(Protocol):
 
     kind: str
 
+    widens: bool
+    """Products of unequal formats run in the wider one; otherwise each width has products of its own."""
+
     def supports(self, device: Any, precision: str) -> bool:
         """Whether a device computes in a precision."""
+
+    def accumulators(self, device: Any, precision: Precision) -> tuple[str, ...]:
+        """Formats that a device can sum products of a precision in."""
 
     def precisions(self, device: Any) -> tuple[str, ...]:
         """Precisions that a device computes in."""

@@ -51,8 +51,8 @@ def fuse(graph: Graph, joins: Joins) -> tuple[Group, ...]:
 
     An op joins the group that writes one of its inputs when ``joins(anchor, op)`` allows it, the group is the
     latest of those that feed it (so the order stays a dependency order), nothing else reads the tensor
-    between them, and both repeat equally often. Free ops (reshapes) vanish: a whole tensor under another name
-    gets its first name back, and a part of one (a slice of a fused product) stands for that part.
+    between them, and both are of one repeated block. Free ops (reshapes) vanish: a whole tensor under another
+    name gets its first name back, and a part of one (a slice of a fused product) stands for that part.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def fuse(graph: Graph, joins: Joins) -> tuple[Group, ...]:
             bool(feeding)
             and readers[link] == 1
             and link not in kept
-            and members[target][0].repeat == op.repeat
+            and (members[target][0].repeat, members[target][0].block) == (op.repeat, op.block)
             and joins(members[target][0], op)
         )
         if not joined:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.architectures.base import STALLS
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import Precision, PrecisionPlan
 from accelsim.workload.builders.layers import GraphBuilder
@@ -40,12 +41,16 @@ class OpTable:
         Of each row; energy is dynamic, NaN where the device lacks a coefficient.
     bound : ndarray of str
         What limits it.
+    stalls_s : ndarray, shape (rows, len(STALLS)), or None
+        What its latency is spent on, in the order of `base.STALLS` [s]; None where a model has no such
+        breakdown.
     """
 
     latency_s: Array
     dram_bytes: Array
     energy_j: Array
     bound: Any
+    stalls_s: Array | None = None
 
 
 def predict_by_graph(
@@ -72,15 +77,19 @@ def predict_by_graph(
     count = len(distinct)
     latency, dram, energy = np.zeros(count), np.zeros(count), np.zeros(count)
     longest, bound = np.zeros(count), np.full(count, "nothing", dtype=object)
-    for kernel, cost in zip(program.kernels, architecture.cost(program)):
+    stalls = np.zeros((count, len(STALLS)))
+    costs = architecture.cost(program)
+    for kernel, cost in zip(program.kernels, costs):
         i = int(kernel.name.split(":")[0])
         latency[i] += cost.latency_s
         dram[i] += cost.bytes_by_level["dram"]
         energy[i] += sum(cost.energy_j.values())
         if cost.latency_s > longest[i]:
             longest[i], bound[i] = cost.latency_s, cost.bound
+        stalls[i] += [cost.stalls_s.get(name, 0.0) for name in STALLS]
     at = position.reshape(-1)
-    return OpTable(latency[at], dram[at], energy[at], bound[at])
+    known = all(cost.stalls_s for cost in costs)
+    return OpTable(latency[at], dram[at], energy[at], bound[at], stalls[at] if known else None)
 
 
 def ops_of(op: str, row: Row, formats: PrecisionPlan, name: str) -> list[Op]:

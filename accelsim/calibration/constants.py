@@ -5,28 +5,80 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from itertools import count
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args
 
 from accelsim.hardware.section import Section
 
 Path = tuple[str, ...]
 
-FITTED = ("product", "attention", "conv", "moe")
+FITTED = ("product", "formats", "attention", "conv", "moe")
 """Sections of ``kernels`` whose constants are fitted; collectives have a protocol per constant, so that a few
 rows say little about each."""
+
+CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "tile": (64.0, 128.0, 256.0),
+        "narrow_tile": (64.0, 128.0, 192.0, 256.0),
+        "smallest_tile": (16.0, 64.0, 128.0),
+        "packed": (0.0, 1.0),
+        "step_keys": (64.0, 128.0, 256.0),
+        "split_fill": (0.0, 1.0, 2.0, 4.0, 8.0),
+        "split_keys": (64.0, 128.0, 256.0, 512.0, 1024.0),
+        "most_splits": (8.0, 16.0, 32.0, 64.0, 128.0),
+        "sequences": (992.0, 1e9),
+        "skips": (0.0, 1.0),
+        "pad_rows": (16.0, 32.0, 64.0, 128.0),
+        "largest_tile": (64.0, 128.0, 256.0),
+        "splits": (0.0, 1.0),
+    }
+)
+"""Fields that are choices of a library rather than quantities, and the values that libraries have."""
+
+STARTS: Mapping[str, float] = MappingProxyType({"repack_s": 3e-6, "ungated_s": 5e-6, "sort_s": 5e-6})
+"""Quantities that are zero where a library does without, and where a search for them starts."""
 
 _TRIAL = count()
 _UNITS = {"_s": ("us", 1e-6), "_j": ("pJ", 1e-12)}
 
 
 def constants(device: Any) -> dict[Path, float]:
-    """Constants above zero that a fit may change, by the path of their fields in ``device.kernels``."""
+    """Constants above zero that a fit may change, by the path of their fields in ``device.kernels``; numbers
+    of a list by their position.
+    """
     found: dict[Path, float] = {}
     for name in FITTED:
         node = getattr(device.kernels, name, None)
         if node is not None:
             _collect(node, (name,), found)
     return found
+
+
+def sections(device: Any) -> list[Path]:
+    """Paths of the kernels that have constants: ``("product",)``, ``("attention", "vllm", "decode")``, ..."""
+    found: list[Path] = []
+    for name in FITTED:
+        waiting: list[tuple[Path, Any]] = [((name,), getattr(device.kernels, name))]
+        while waiting:
+            path, node = waiting.pop()
+            if isinstance(node, Mapping):
+                waiting += [((*path, key), child) for key, child in node.items()]
+            else:
+                found.append(path)
+    return found
+
+
+def choices(device: Any, section: Path) -> dict[Path, float]:
+    """Fields of a section that are choices of a library, and what they are, quantities that may be zero
+    included while they are; those of attention that decide how keys are split only where they are.
+    """
+    node = _node(device.kernels, section)
+    fields = type(node).model_fields
+    held = {name: float(getattr(node, name)) for name in fields if name in CHOICES or name in STARTS}
+    held = {name: value for name, value in held.items() if name in CHOICES or not value}
+    if not held.get("split_fill", 1.0):
+        held = {name: value for name, value in held.items() if not name.startswith(("split_", "most_"))}
+    return {(*section, name): value for name, value in held.items()}
 
 
 def _collect(node: Any, path: Path, found: dict[Path, float]) -> None:
@@ -36,9 +88,11 @@ def _collect(node: Any, path: Path, found: dict[Path, float]) -> None:
         )
     elif isinstance(node, Mapping):
         children = node.items()
+    elif isinstance(node, tuple):
+        children = ((str(i), child) for i, child in enumerate(node))
     else:
         # Whole numbers are choices of a library rather than quantities.
-        if isinstance(node, float) and node > 0 and math.isfinite(node):
+        if isinstance(node, float) and node > 0 and math.isfinite(node) and path[-1] not in CHOICES:
             found[path] = node
         return
     for name, child in children:
@@ -50,8 +104,15 @@ def limits(device: Any, path: Path) -> tuple[float, float]:
     *parents, last = path
     node = _node(device.kernels, parents)
     low, high = 0.0, math.inf
+    rules: Iterable[Any] = ()
     if isinstance(node, Section):
-        for rule in type(node).model_fields[last].metadata:
+        rules = type(node).model_fields[last].metadata
+    elif isinstance(node, tuple):
+        field = type(_node(device.kernels, parents[:-1])).model_fields[parents[-1]]
+        rules = getattr(get_args(field.annotation)[0], "__metadata__", ())
+        rules = [rule for info in rules for rule in getattr(info, "metadata", (info,))]
+    if rules:
+        for rule in rules:
             low = max(low, float(getattr(rule, "ge", None) or getattr(rule, "gt", None) or 0.0))
             most = getattr(rule, "le", None)
             high = high if most is None else min(high, float(most))
@@ -60,7 +121,10 @@ def limits(device: Any, path: Path) -> tuple[float, float]:
 
 def _node(node: Any, path: Iterable[str]) -> Any:
     for name in path:
-        node = node[name] if isinstance(node, Mapping) else getattr(node, name)
+        if isinstance(node, tuple):
+            node = node[int(name)]
+        else:
+            node = node[name] if isinstance(node, Mapping) else getattr(node, name)
     return node
 
 
@@ -77,13 +141,48 @@ def with_constants(device: Any, values: Mapping[Path, float]) -> Any:
     return device.model_copy(update={"kernels": kernels, "hash": f"{device.hash}+{next(_TRIAL)}"})
 
 
+def with_kernel(device: Any, section: Path, like: Path) -> Any:
+    """The device with one more kernel, which starts with the constants of another."""
+    kernels = _replaced(device.kernels, _nested(section, _node(device.kernels, like)))
+    return device.model_copy(update={"kernels": kernels, "hash": f"{device.hash}+{next(_TRIAL)}"})
+
+
+def _nested(path: Path, value: Any) -> dict[str, Any]:
+    return {path[0]: _nested(path[1:], value) if len(path) > 1 else value}
+
+
 def _replaced(node: Any, changes: Mapping[str, Any]) -> Any:
+    if isinstance(node, tuple):
+        return tuple(changes.get(str(i), held) for i, held in enumerate(node))
     mapping = isinstance(node, Mapping)
     update = {}
     for name, change in changes.items():
-        held = node[name] if mapping else getattr(node, name)
+        held = node.get(name, {}) if mapping else getattr(node, name)
         update[name] = _replaced(held, change) if isinstance(change, Mapping) else change
     return {**node, **update} if mapping else node.model_copy(update=update)
+
+
+def value(device: Any, path: Path) -> float:
+    """The constant that a device has."""
+    return float(_node(device.kernels, path))
+
+
+def value_at(device: Any, section: Path) -> Any:
+    """The constants of one kernel."""
+    return _node(device.kernels, section)
+
+
+def whole(device: Any, changes: Mapping[Path, float]) -> dict[Path, float | tuple[float, ...]]:
+    """The changes as fields: a list of which one number changes is given whole."""
+    after = with_constants(device, changes)
+    found: dict[Path, float | tuple[float, ...]] = {}
+    for path, number in changes.items():
+        node = _node(after.kernels, path[:-1])
+        if isinstance(node, tuple):
+            found[path[:-1]] = node
+        else:
+            found[path] = number
+    return found
 
 
 def alias(device: Any, path: Path) -> Path:
@@ -97,7 +196,11 @@ def alias(device: Any, path: Path) -> Path:
     return tuple(names)
 
 
-def written(path: Path, value: float) -> float | str:
+def written(path: Path, value: float | tuple[float, ...]) -> float | str | list[float]:
     """A constant as a hardware file has it, with a unit where it needs one; four digits."""
+    if isinstance(value, tuple):
+        return [float(f"{v:.4g}") for v in value]
     unit, scale = _UNITS.get(path[-1][-2:], ("", 1.0))
+    if unit == "us" and 0.0 < value < 1e-7:
+        unit, scale = "ns", 1e-9
     return f"{value / scale:.4g} {unit}" if unit else float(f"{value:.4g}")

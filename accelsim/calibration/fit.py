@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,9 +15,9 @@ import yaml
 
 from accelsim.architectures.gpu.intervals import LEFT_OUT, LINKS, shipped_bands
 from accelsim.calibration import constants as C
+from accelsim.calibration.families import FEW, PRIOR_SD, fitted
 from accelsim.calibration.intervals import cells
 from accelsim.calibration.measurements import read_measurements
-from accelsim.calibration.optimise import Problem, minimise
 from accelsim.calibration.rows import Sample, usable
 from accelsim.calibration.splits import held_out
 from accelsim.core.catalog import catalog
@@ -32,109 +32,10 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-FEW = 50
-"""Usable rows below which a calibration warns, keeps more of the prior and widens its band."""
-PRIOR_SD = 0.5
-"""Standard deviation of the logarithm of a constant around what the device had: families differ by about
-that."""
-MOST_ROWS = 2000
-"""Rows of fast operators that a fit uses; a seeded sample where there are more."""
-MOST_SLOW_ROWS = 400
-"""The same of operators that are costed one by one."""
 SHRINK_ROWS = 10
 """Shape groups that the band of devices left out of fits counts for in a calibrated device's band."""
 
-_FIRST = ("gemm", "bmm", "softmax", "layernorm", "rmsnorm", "elementwise", "embedding")
-_FAST = ("gemm", "bmm")
 _MARK = "# Calibrated by accelsim"
-
-
-@dataclass(frozen=True)
-class Case:
-    """Measured rows of one device. Fits of several cases share their constants."""
-
-    device: Any
-    sample: Sample
-
-
-def fit_constants(
-    cases: Sequence[Case], paths: Sequence[C.Path], prior_sd: float = PRIOR_SD
-) -> dict[C.Path, float]:
-    """Constants that make the median absolute log error of the rows small, near those of the first device.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-        Each counts alike, whatever its rows.
-    paths : sequence of tuple of str
-        Which constants, all above zero.
-    prior_sd : float
-        See `PRIOR_SD`.
-    """
-    held = C.constants(cases[0].device)
-    start = np.log([held[path] for path in paths])
-    low, high = (np.full(len(paths), side) for side in (-np.inf, np.inf))
-    for i, path in enumerate(paths):
-        least, most = C.limits(cases[0].device, path)
-        low[i] = np.log(least) if least > 0 else start[i] - 5.0
-        high[i] = np.log(most) if np.isfinite(most) else start[i] + 5.0
-    known = [np.isfinite(case.sample.log_ratio(case.device)) for case in cases]
-
-    def residual(x: Array) -> Array:
-        values = dict(zip(paths, np.exp(x).tolist()))
-        parts = [c.sample.log_ratio(C.with_constants(c.device, values))[k] for c, k in zip(cases, known)]
-        return np.concatenate(parts)
-
-    total = sum(int(k.sum()) for k in known)
-    weight = np.concatenate([np.full(int(k.sum()), total / len(cases) / max(int(k.sum()), 1)) for k in known])
-    sd = np.full(len(paths), prior_sd)
-    best = minimise(Problem(residual, start, low, np.maximum(high, low), sd, weight))
-    return dict(zip(paths, np.exp(best).tolist()))
-
-
-def sensitive(case: Case, candidates: Sequence[C.Path]) -> list[C.Path]:
-    """Constants that change the predictions of the rows, by more than a hundredth of their own change."""
-    held = C.constants(case.device)
-    before = case.sample.log_ratio(case.device)
-    found = []
-    for path in candidates:
-        down = held[path] * np.exp(-0.1)
-        moved = case.sample.log_ratio(C.with_constants(case.device, {path: down})) - before
-        if np.nanmean(np.abs(moved)) > 0.001:
-            found.append(path)
-    return found
-
-
-def fitted(device: Any, sample: Sample, seed: int = 0, prior_sd: float = PRIOR_SD) -> dict[C.Path, float]:
-    """Constants of a device from rows of any operators: products and streams first, then each other operator
-    with what is left, as a convolution is a product with a loader of its own.
-    """
-    changes: dict[C.Path, float] = {}
-    ops = np.array(sample.frame["op"].astype(str))
-    rest = sorted(set(ops) - set(_FIRST))
-    for names in (_FIRST, *((op,) for op in _by_section(rest))):
-        mine = np.isin(ops, [op for name in names for op in name.split("+")])
-        if not mine.any():
-            continue
-        fast = set(ops[mine]) <= set(_FAST)
-        part = sample.take(mine).thinned(MOST_ROWS if fast else MOST_SLOW_ROWS, seed)
-        here = C.with_constants(device, changes)
-        if not np.isfinite(part.log_ratio(here)).any():
-            continue
-        probe = Case(here, part.thinned(MOST_SLOW_ROWS, seed))
-        paths = sensitive(probe, [p for p in C.constants(here) if p not in changes])
-        if names != _FIRST and any(p[0] != "product" for p in paths):
-            # An operator with a section of its own says more about it than about products.
-            paths = [p for p in paths if p[0] != "product"]
-        if paths:
-            changes |= fit_constants([Case(here, part)], paths, prior_sd)
-    return changes
-
-
-def _by_section(ops: Sequence[str]) -> list[str]:
-    """Operators that share constants are fitted together."""
-    both = [op for op in ops if op.startswith("attention")]
-    return [*(op for op in ops if op not in both), *(["+".join(both)] if both else [])]
 
 
 @dataclass(frozen=True, repr=False)
@@ -384,7 +285,7 @@ def _document(
 ) -> dict[str, Any]:
     """The ``kernels`` section of the calibrated device."""
     kernels: dict[str, Any] = {}
-    for path, value in changes.items():
+    for path, value in C.whole(device, changes).items():
         node = kernels
         *parents, last = C.alias(device, path)
         for name in parents:
@@ -407,9 +308,10 @@ def _document(
 
 
 def _moved(device: Any, changes: Mapping[C.Path, float]) -> list[dict[str, Any]]:
-    held = C.constants(device)
-    return [
-        {"parameter": f"kernels.{'.'.join(C.alias(device, path))}", "before": held[path], "after": value}
-        for path, value in changes.items()
-        if abs(np.log(value / held[path])) > 0.005
-    ]
+    moved = []
+    for path, after in changes.items():
+        before = C.value(device, path)
+        if abs(after - before) > 0.005 * min(after, before):
+            name = f"kernels.{'.'.join(C.alias(device, path))}"
+            moved.append({"parameter": name, "before": before, "after": after})
+    return moved

@@ -61,9 +61,10 @@ class _Loss:
         return np.asarray(self.weight * np.exp(-(root - _SHARP) / self.reach) / (root * self.scale))
 
 
-def minimise(problem: Problem, rounds: int = 12) -> Array:
+def minimise(problem: Problem, rounds: int = 12, fine: bool = True) -> Array:
     """Levenberg-Marquardt steps on reweighted residuals (Holland and Welsch 1977,
-    doi:10.1080/03610927708827533), then a pattern search along each parameter, which edges do not mislead.
+    doi:10.1080/03610927708827533), then with `fine` a pattern search along each parameter, which edges do not
+    mislead.
 
     The answer is a function of the problem alone.
     """
@@ -93,7 +94,13 @@ def minimise(problem: Problem, rounds: int = 12) -> Array:
         if gained < 1e-4 * abs(here):
             break
         damping = max(damping, 1e-4)
-    return _pattern(p, x, r, loss)
+    return _pattern(p, x, r, loss) if fine else x
+
+
+def robust(r: Array) -> float:
+    """Mean absolute residual, outliers beyond a factor of about 1.6 counting as that."""
+    reach = 0.5
+    return float(np.mean(-reach * np.expm1(-np.abs(r) / reach)))
 
 
 def _pattern(p: Problem, x: Array, r: Array, loss: _Loss) -> Array:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from accelsim.architectures import architecture_of
 from accelsim.architectures.base import Options
-from accelsim.architectures.gpu.host import STACKS
 from accelsim.architectures.gpu.intervals import format_of
 from accelsim.architectures.opschema import shapes
 from accelsim.architectures.opwork import groups
 from accelsim.calibration.splits import shape_groups
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PrecisionPlan, plan
+from accelsim.hardware.stacks import stacks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,5 +132,5 @@ def _by_stack(frame: pd.DataFrame) -> list[tuple[str, Rows]]:
     if "backend" not in frame.columns:
         return [("graph", np.arange(len(frame)))]
     names = frame["backend"].astype(object).fillna("").astype(str)
-    stack = np.array([name if name in STACKS else "graph" for name in names], dtype=object)
+    stack = np.array([name if name in stacks() else "graph" for name in names], dtype=object)
     return [(str(s), np.flatnonzero(stack == s)) for s in sorted(set(stack))]

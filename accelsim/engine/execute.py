@@ -25,7 +25,14 @@ def in_order(program: Program, costs: Sequence[KernelCost]) -> list[Segment]:
             Segment(kernel.name, kernel.lane, now, end, kind, cost.bytes_by_level["dram"] * kernel.repeat)
         )
         now = end
-    return segments
+    return segments + host(program, now)
+
+
+def host(program: Program, now: float) -> list[Segment]:
+    """What the host adds to a run, after its kernels."""
+    if program.host_s <= 0.0:
+        return []
+    return [Segment("host", "host", now, now + program.host_s, "overhead", 0.0)]
 
 
 def pipelined(program: Program, costs: Sequence[KernelCost], timing: Pipeline) -> list[Segment]:

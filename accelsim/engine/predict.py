@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelsim.architectures import architecture_of
-from accelsim.architectures.base import Options
+from accelsim.architectures.base import STALLS, Options
 from accelsim.architectures.opschema import check, shapes
 from accelsim.architectures.opwork import groups
 from accelsim.core.errors import RequestError
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ANSWERS = ("latency_s", "low_s", "high_s", "bound", "energy_j")
+PARTS = tuple(f"stall_{name}_s" for name in STALLS)
 
 
 def predict_ops(
-    frame: pd.DataFrame, hardware: str | Path | Device, *, stack: str = "graph", cold: bool = False
+    frame: pd.DataFrame,
+    hardware: str | Path | Device,
+    *,
+    stack: str = "graph",
+    cold: bool = False,
+    stalls: bool = False,
 ) -> pd.DataFrame:
     """Predict the latency of single operators, back to back as benchmarks run them.
 
@@ -40,12 +46,15 @@ def predict_ops(
         Software stack, see `simulate`.
     cold : bool
         Nothing is on chip before each operator.
+    stalls : bool
+        Also say what each latency is spent on; off by default, since it is eight more columns.
 
     Returns
     -------
     DataFrame
         The same rows in the same order with ``latency_s``, its error band ``low_s high_s``, ``bound`` and the
-        dynamic ``energy_j``.
+        dynamic ``energy_j``; with `stalls` also ``stall_compute_s`` ... ``stall_link_s`` (see
+        docs/definitions.md), which sum to the latency, or are NaN where a model has no such breakdown.
 
     Raises
     ------
@@ -62,6 +71,7 @@ def predict_ops(
     count = len(frame)
     numbers = {name: np.full(count, np.nan) for name in ("latency_s", "low_s", "high_s", "energy_j")}
     bound = np.full(count, "", dtype=object)
+    parts = np.full((count if stalls else 0, len(PARTS)), np.nan)
     for op, text, rows in groups(frame):
         formats = plan(text)
         part = shapes(frame.iloc[rows] if len(rows) < count else frame, op)
@@ -81,5 +91,9 @@ def predict_ops(
         numbers["low_s"][rows] = table.latency_s * low
         numbers["high_s"][rows] = table.latency_s * high
         bound[rows] = table.bound
+        if stalls and table.stalls_s is not None:
+            parts[rows] = table.stalls_s
     answers = pd.DataFrame({**numbers, "bound": bound}, index=frame.index)[list(ANSWERS)]
-    return pd.concat([frame.drop(columns=[c for c in ANSWERS if c in frame.columns]), answers], axis=1)
+    old = [c for c in (*ANSWERS, *PARTS) if c in frame.columns]
+    extra = [pd.DataFrame(parts, index=frame.index, columns=list(PARTS))] if stalls else []
+    return pd.concat([frame.drop(columns=old), answers, *extra], axis=1)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelsim.architectures.base import Interval
+from accelsim.architectures.base import STALLS, Interval
 from accelsim.core.accessors import Accessible
 from accelsim.core.errors import ModelFileError, UnknownNameError, did_you_mean
 from accelsim.engine.timeline import Segment, frame
@@ -124,6 +124,8 @@ class Result(Accessible):
                 )
                 times = f", {row['repeat']} times" if row["repeat"] > 1 else ""
                 lines = [f"{head}{times}, bound by {row['bound']}", f"  {row['formula']}"]
+                if spent := _spent(row):
+                    lines.append(f"  spent on: {spent}")
                 if row["mapping"]:
                     lines.append(f"  mapping: {row['mapping']}")
                 if row["fused"]:
@@ -243,6 +245,14 @@ class Result(Accessible):
         return self.html_card()
 
 
+def _spent(row: Mapping[str, Any]) -> str:
+    """What a kernel's time is spent on, the largest part first: ``dram 61.0 %, latency 39.0 %``."""
+    whole = row["latency_s"]
+    parts = {name: row.get(f"stall_{name}_s", math.nan) / whole if whole else math.nan for name in STALLS}
+    shown = sorted((share, name) for name, share in parts.items() if share >= 5e-4)
+    return ", ".join(f"{name} {100.0 * share:.1f} %" for share, name in reversed(shown))
+
+
 def plain(node: Any) -> Any:
     """Data as JSON can hold it: NaN is None, numpy scalars are numbers, tuples are lists."""
     if isinstance(node, dict):
@@ -258,5 +268,5 @@ def plain(node: Any) -> Any:
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     """Undo `plain`: None in a field with a unit is NaN."""
-    suffixes = ("_s", "_j", "_w", "_bytes", "_usd", "_pct", "_hz")
+    suffixes = ("_s", "_j", "_w", "_bytes", "_usd", "_pct", "_hz", "_m2")
     return {k: math.nan if v is None and k.endswith(suffixes) else v for k, v in row.items()}

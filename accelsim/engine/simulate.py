@@ -10,24 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.architectures import architecture_of
-from accelsim.architectures.base import Architecture, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.base import (
+    STALLS,
+    Architecture,
+    Interval,
+    Kernel,
+    KernelCost,
+    Options,
+    Pipeline,
+    Program,
+)
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
-from accelsim.core.precision import plan
+from accelsim.core.precision import PrecisionPlan, plan
 from accelsim.core.units import si
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine import execute
 from accelsim.engine.result import Result, Stamp
 from accelsim.engine.timeline import Segment
+from accelsim.hardware.energy import PARTS, reasons
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
+from accelsim.hardware.stacks import stacks
 from accelsim.techniques.parallel import Parallel, shard, stages
-from accelsim.techniques.precision import nearest_supported, own_precision, with_precision
+from accelsim.techniques.precision import (
+    nearest_supported,
+    own_precision,
+    widened,
+    with_precision,
+)
+from accelsim.techniques.pruning import notes as pruning_notes
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 
 FIDELITIES = ("analytic", "tile", "event")
-STACKS = ("eager", "graph", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ def simulate(
     hardware: str | Path | Device,
     *,
     batch: int = 1,
-    precision: str | Mapping[str, str] | None = None,
+    precision: str | Mapping[str, Any] | PrecisionPlan | None = None,
     stack: str = "graph",
     devices: int = 1,
     parallel: Mapping[str, int] | None = None,
@@ -80,9 +96,10 @@ def simulate(
         Items per run.
     precision : str or mapping, optional
         Format of weights, activations and KV cache, or formats by role (``{"weight": "int4", "activation":
-        "fp16"}``). By default the model's own; where the device lacks that, the nearest that it has, and a
+        "fp16"}``) and by layer (``"int8; fc*: fp16"``), see `accelsim.core.precision.plan`. By default the
+        model's own; where the device lacks that, the nearest that it has, and a
         note says so.
-    stack : {"eager", "graph", "tensorrt"}
+    stack : {"eager", "graph", "tensorrt", "vllm", "trtllm", "sglang"}
         Software stack; see `Options`.
     devices : int
         Devices that work together.
@@ -127,8 +144,12 @@ def simulate(
         "precision": "",
         "phase": graph.phase,
     }
+    if device.kind == "gpu":
+        request["stack"] = stack
     if split.devices > 1:
         request["devices"] = split.devices
+    if "pruning" in graph.metadata:
+        request["pruning"] = graph.metadata["pruning"].label
     asked = (
         precision
         if precision is not None
@@ -138,12 +159,20 @@ def simulate(
     request["precision"] = formats.name
     if context is not None:
         request["context"] = context
+    notes.extend(pruning_notes(graph, device))
     per_replica = -(-batch // split.data) if isinstance(batch, int) else batch
     sized = graph.with_batch(per_replica)
     if precision is not None or not _runs_as_it_is(graph, architecture, device):
         sized = with_precision(sized, formats)
+    if architecture.widens:
+        notes.extend(widened(sized))
+    if formats.layers:
+        notes.append(
+            "layers differ in format: each reads its input in its own, and conversion takes no kernel"
+        )
     shared = shard(sized, split.tensor)
     try:
+        _check_accumulators(formats, architecture, device)
         parts = tuple(_part(architecture, stage, device, options) for stage in stages(shared, split.pipeline))
     except InfeasibleError as error:
         return replace(error.outcome, request=request)
@@ -157,6 +186,19 @@ def _part(architecture: Architecture, graph: Graph, device: Any, options: Option
     return Part(
         program, costs, architecture.pipeline(program, costs) if program.style == "pipeline" else None
     )
+
+
+def _check_accumulators(formats: PrecisionPlan, architecture: Architecture, device: Any) -> None:
+    """A plan that names the format of sums needs a device that has it."""
+    for held in (formats, *(p for _, p in formats.layers)):
+        have = architecture.accumulators(device, held.activation)
+        if held.accumulator is not None and held.accumulator.name not in have:
+            raise InfeasibleError(
+                "accumulator",
+                f"sums of {held.activation.name} products in {held.accumulator.name}",
+                ", ".join(have),
+                "leave the accumulator out of the plan",
+            )
 
 
 def _check_memory(program: Program) -> None:
@@ -187,8 +229,8 @@ def _folding(source: Any, device: Any) -> Any:
 def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: bool) -> Options:
     if fidelity not in FIDELITIES:
         raise RequestError(f"unknown fidelity '{fidelity}'", hint=did_you_mean(fidelity, FIDELITIES))
-    if stack not in STACKS:
-        raise RequestError(f"unknown stack '{stack}'", hint=did_you_mean(stack, STACKS))
+    if stack not in stacks():
+        raise RequestError(f"unknown stack '{stack}'", hint=did_you_mean(stack, stacks()))
     if sparsity not in ("dense", "2:4"):
         raise RequestError(f"unknown sparsity '{sparsity}'", hint=did_you_mean(sparsity, ("dense", "2:4")))
     return Options(fidelity, stack, sparsity, cold, governor)  # type: ignore[arg-type]
@@ -228,7 +270,8 @@ def _result(
     latency_s = math.fsum(t.latency_s for t in timed)
     interval_s = max(t.interval_s for t in timed)
     band = architecture.interval(program, parts[0].costs, latency_s)
-    energy, missing = _energy(parts, split, interval_s)
+    energy, missing = _energy(parts, split, interval_s, request["precision"])
+    missing.update(program.parameters.get("missing", {}))
     energy_j = sum(energy.values())
     throughput = batch / interval_s
     flops = graph.flops / graph.batch * batch
@@ -236,6 +279,8 @@ def _result(
     hourly = device.cost.hourly_usd
     if hourly is None:
         missing["usd_per_million_items"] = f"{device.name} has no hourly price"
+    if not all(cost.stalls_s for part in parts for cost in part.costs):
+        missing["stall_s"] = f"the model of {device.kind} devices does not divide the time of a kernel"
     missing["accuracy_pct"] = "no measured accuracy for this model and precision is at hand"
     summary: dict[str, Any] = {
         **request,
@@ -248,6 +293,9 @@ def _result(
         "energy_j": energy_j,
         "energy_per_item_j": energy_j / batch,
         "power_w": energy_j / interval_s,
+        **{f"energy_{name}_j": energy.get(name, math.nan) for name in PARTS},
+        "power_static_w": energy["static"] / interval_s,
+        "power_dynamic_w": (energy_j - energy["static"]) / interval_s,
         "bound": _bound(parts),
         "flops": flops,
         "mac_utilisation": flops / interval_s / peak if peak else math.nan,
@@ -271,7 +319,7 @@ def _result(
     return Result(
         summary,
         energy,
-        {"latency_s": band},
+        {"latency_s": band, **_power_bands(program, energy, batch, interval_s)},
         missing,
         tuple(dict.fromkeys(notes)),
         _stamp(program, graph, request, seed),
@@ -305,9 +353,10 @@ def _times(part: Part, notes: list[str]) -> _Timed:
         return _Timed(latency_s, interval_s, lambda: held)
     if event:
         segments = execute.event_sequential(program, costs)
+        segments += execute.host(program, max((s.end_s for s in segments), default=0.0))
         latency_s = max((s.end_s for s in segments), default=0.0)
         return _Timed(latency_s, latency_s, lambda: segments)
-    total = math.fsum(cost.latency_s * times for _, cost, times in part.kernels())
+    total = math.fsum(cost.latency_s * times for _, cost, times in part.kernels()) + program.host_s
     return _Timed(total, total, lambda: execute.in_order(program, costs))
 
 
@@ -333,10 +382,10 @@ def _segments(parts: tuple[Part, ...], timed: list[_Timed]) -> list[Segment]:
 
 
 def _energy(
-    parts: tuple[Part, ...], split: Parallel, interval_s: float
+    parts: tuple[Part, ...], split: Parallel, interval_s: float, precision: str
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Energy of the batch on all devices by component [J]: dynamic parts, and static power from one batch to
-    the next.
+    """Energy of the batch on all devices by part [J]: dynamic parts, and static power from one batch to the
+    next. Reasons for what is NaN come with it.
     """
     copies = split.tensor * split.data
     total: dict[str, float] = {}
@@ -347,12 +396,38 @@ def _energy(
     device = parts[0].program.device
     idle = device.power.idle_w
     total["static"] = math.nan if idle is None else idle * interval_s * split.devices
-    lacking = [name for name, value in total.items() if math.isnan(value)]
-    missing: dict[str, str] = {}
+    formats = plan(precision)
+    why = reasons(device, total, (formats.weight.name, formats.activation.name, formats.kv.name))
+    missing = {f"energy_{name}_j": reason for name, reason in why.items()}
+    lacking = [f"{name} ({why[name]})" for name, value in total.items() if math.isnan(value)]
     if lacking:
         reason = f"{device.name} has no coefficient for: {', '.join(lacking)}"
-        missing = {"energy_j": reason, "energy_per_item_j": reason, "power_w": reason}
+        missing.update({"energy_j": reason, "energy_per_item_j": reason, "power_w": reason})
+        missing |= {f"power_{name}_w": reason for name in ("static", "dynamic")}
     return total, missing
+
+
+def _power_bands(
+    program: Program, energy: Mapping[str, float], batch: int, interval_s: float
+) -> dict[str, Interval]:
+    """Error bands of energy and power where an architecture says how far their parts can be off.
+
+    Both ends take all parts at theirs: parts of one device err together.
+    """
+    factors = program.parameters.get("power_band")
+    if factors is None:
+        return {}
+    dynamic = math.fsum(value for name, value in energy.items() if name != "static")
+    low, high = (
+        energy["static"] * static + dynamic * moving
+        for static, moving in zip(factors["static"], factors["dynamic"])
+    )
+    if math.isnan(low):
+        return {}
+    return {
+        name: Interval(low / per, high / per, factors["level"], factors["basis"])
+        for name, per in (("energy_per_item_j", batch), ("power_w", interval_s))
+    }
 
 
 def _bound(parts: tuple[Part, ...]) -> str:
@@ -393,6 +468,8 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
                 "cycles_overhead": cost.cycles_overhead,
                 "clock_hz": cost.clock_hz,
                 "energy_j": sum(cost.energy_j.values()) * times,
+                **{f"energy_{name}_j": value * times for name, value in cost.energy_j.items()},
+                **_stalls(cost),
                 "mapping": cost.mapping,
                 "fused": " + ".join(op.name for op in kernel.ops[1:]),
                 "approximated": next((op.approximated for op in kernel.ops if op.approximated), ""),
@@ -400,6 +477,12 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _stalls(cost: KernelCost) -> dict[str, float]:
+    """What one execution is spent on [s]; NaN where the model has no breakdown."""
+    absent = 0.0 if cost.stalls_s else math.nan
+    return {f"stall_{name}_s": cost.stalls_s.get(name, absent) for name in STALLS}
 
 
 def _stamp(program: Program, graph: Graph, request: Mapping[str, Any], seed: int) -> Stamp:

@@ -1,67 +1,34 @@
-"""Sweeps: the same question for every combination of a few lists."""
+"""Sweeps: the same question for every point of a space, resumed, in parallel, kept."""
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from accelsim.core.errors import RequestError
-from accelsim.engine.simulate import simulate
-
-if TYPE_CHECKING:
-    import pandas as pd
+from accelsim.explore.evaluate import evaluate, keys_of
+from accelsim.explore.space import Space
+from accelsim.explore.store import Columns, Store
+from accelsim.explore.study import Study
 
 SERIAL_POINTS = 256
 """Below this many points, starting worker processes costs more than it saves."""
 
-FIRST_COLUMNS = ("workload", "hardware", "batch", "precision", "status", "reason", "need", "have", "hint")
+TASK_POINTS = 512
+"""Most points that a worker takes at once; also what a killed process can lose."""
 
+SAMPLE = 5
+"""Points simulated to predict how long a sweep takes."""
 
-def pow2(low: int, high: int) -> list[int]:
-    """Powers of two from `low` to `high`, both included when they are powers of two."""
-    if low < 1 or high < low:
-        raise RequestError(f"pow2({low}, {high}) needs 1 <= low <= high")
-    return [2**i for i in range((low - 1).bit_length(), high.bit_length()) if low <= 2**i <= high]
+LONG_S = 24 * 3600.0
+"""A sweep predicted to take longer needs ``yes=True``."""
 
-
-@dataclass(frozen=True)
-class Study:
-    """The points of a sweep.
-
-    Attributes
-    ----------
-    rows : tuple of dict
-        One per point, in the order of the lists; infeasible points are rows with ``reason need have hint``.
-    """
-
-    rows: tuple[dict[str, Any], ...]
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """The points as a table."""
-        import pandas as pd
-
-        table = pd.DataFrame(list(self.rows))
-        first = [c for c in FIRST_COLUMNS if c in table.columns]
-        return table[[*first, *(c for c in table.columns if c not in first)]]
-
-    @property
-    def feasible(self) -> pd.DataFrame:
-        return self.frame[self.frame["status"] == "ok"]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __repr__(self) -> str:
-        infeasible = sum(row["status"] != "ok" for row in self.rows)
-        return f"Study of {len(self.rows)} points, {infeasible} infeasible"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>{self.frame.to_html(max_rows=20, notebook=True)}"
+CONNECT_S = 5.0
+"""How long a cluster's scheduler may take to answer."""
 
 
 def sweep(
@@ -70,22 +37,38 @@ def sweep(
     *,
     batch: Any = 1,
     precision: Any = None,
+    zipped: Sequence[Sequence[str]] = (),
+    where: str | Sequence[str] = (),
+    store: str | Path | Store | None = None,
     jobs: int | None = None,
+    cluster: Any = None,
     progress: bool | None = None,
+    yes: bool = False,
     **settings: Any,
 ) -> Study:
-    """Simulate every combination.
+    """Simulate every point of a space.
 
     Parameters
     ----------
     workload, hardware, batch, precision
         One value or a list of them.
+    zipped : sequence of sequences of str
+        Axes that advance together.
+    where : str or sequence of str
+        Conditions that points must meet, such as ``"precision != 'int4' or computes(hardware, precision)"``.
+    store : path or Store, optional
+        SQLite file that keeps every row. Points that it has are not computed again.
     jobs : int, optional
         Worker processes; by default one for small sweeps, else all cores.
+    cluster : str or distributed.Client, optional
+        A Dask scheduler (``"tcp://host:8786"``) that runs the points instead.
     progress : bool, optional
         Show a progress bar; by default when the output is a terminal or a notebook.
+    yes : bool
+        Run even if it is predicted to take more than a day.
     **settings
-        Further arguments of `simulate`; a list there is an axis too.
+        Further arguments of `simulate`, or hardware parameters by dotted path
+        (``**{"memory.bandwidth": ["1 TB/s", "2 TB/s"]}``); a list there is an axis too.
 
     Returns
     -------
@@ -94,65 +77,156 @@ def sweep(
     Raises
     ------
     AccelsimError
-        A name, file or value is wrong, found before the first point runs. A combination that a device cannot
-        run is a row, not an error.
+        A name, file or value is wrong, found before the first point runs; the store cannot be written; the
+        cluster does not answer. A combination that a device cannot run is a row, not an error.
     """
     axes = {"workload": workload, "hardware": hardware, "batch": batch, "precision": precision, **settings}
-    values = {name: _values(value) for name, value in axes.items()}
-    empty = [name for name, held in values.items() if not held]
-    if empty:
-        raise RequestError(f"the list for '{empty[0]}' is empty")
-    _check(values)
-    points = [dict(zip(values, combination)) for combination in itertools.product(*values.values())]
-    workers = jobs if jobs is not None else (1 if len(points) < SERIAL_POINTS else -1)
-    return Study(tuple(_tracked(_run(points, workers), len(points), progress)))
+    space = Space(axes, zipped=zipped, where=where)
+    return run(space, store=store, jobs=jobs, cluster=cluster, progress=progress, yes=yes)
 
 
-def _values(value: Any) -> list[Any]:
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or hasattr(value, "ops"):
-        return [value]
-    return list(value)
+def run(
+    space: Space,
+    *,
+    store: str | Path | Store | None = None,
+    jobs: int | None = None,
+    cluster: Any = None,
+    progress: bool | None = None,
+    yes: bool = False,
+) -> Study:
+    """Simulate the points of a space that a store does not have yet; see `sweep`."""
+    held = store if isinstance(store, Store) else Store(store)
+    keys = keys_of(space)
+    todo = held.missing(keys)
+    # Points that differ only in how they are written have one key.
+    todo = list({keys[i]: i for i in reversed(todo)}.values())[::-1]
+    workers = jobs if jobs is not None else (1 if len(todo) < SERIAL_POINTS else -1)
+    if len(todo) > TASK_POINTS and not yes:
+        _refuse_long(space, todo, workers)
+    with _backend(cluster), _bar(len(todo), progress) as bar:
+        for positions, columns in _computed(space, todo, workers, cluster is not None):
+            held.add([keys[i] for i in positions], columns)
+            bar.set_postfix(infeasible=bar.infeasible(columns), refresh=False)
+            bar.update(len(positions))
+    study = Study(held.frame(keys), space.varied)
+    if not isinstance(store, Store):
+        held.close()
+    return study
 
 
-def _check(values: Mapping[str, list[Any]]) -> None:
-    """Find wrong names and values before anything runs."""
-    from accelsim.core.precision import plan
-    from accelsim.hardware.spec import load_hardware
-
-    for name in values["hardware"]:
-        load_hardware(name)
-    for request in values["precision"]:
-        if request is not None:
-            plan(request)
-    for batch in values["batch"]:
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise RequestError(f"batch {batch!r} is not a positive integer")
+def predicted_s(space: Space, workers: int = 1) -> float:
+    """Time that the points of a space will take [s], from a few of them."""
+    return _predicted_s(space, list(range(len(space))), workers)
 
 
-def _point(point: dict[str, Any]) -> dict[str, Any]:
-    return simulate(**point).summary
+def _predicted_s(space: Space, todo: Sequence[int], workers: int) -> float:
+    step = max(1, len(todo) // SAMPLE)
+    sample = [space.point(i) for i in todo[::step][:SAMPLE]]
+    evaluate(sample[:1])  # compiles and loads what every point shares
+    start = time.perf_counter()
+    evaluate(sample)
+    spent = time.perf_counter() - start
+    return spent / len(sample) * len(todo) / max(1, _cores(workers))
 
 
-def _run(points: list[dict[str, Any]], workers: int) -> Iterator[dict[str, Any]]:
-    if workers == 1:
-        return (_point(p) for p in points)
+def _cores(workers: int) -> int:
+    from joblib import effective_n_jobs
+
+    return int(effective_n_jobs(workers))
+
+
+def _refuse_long(space: Space, todo: Sequence[int], workers: int) -> None:
+    expected_s = _predicted_s(space, todo, workers)
+    if expected_s > LONG_S:
+        raise RequestError(
+            f"{len(todo)} points would take about {expected_s / 86400:.1f} days here",
+            hint="pass yes=True (--yes) to run them, or use fewer points or a cluster",
+        )
+
+
+def _computed(
+    space: Space, todo: Sequence[int], workers: int, remote: bool
+) -> Iterator[tuple[list[int], Columns]]:
+    """Positions and rows of the points, in the order in which workers finish them."""
+    size = max(1, min(TASK_POINTS, -(-len(todo) // (4 * max(1, _cores(workers))))))
+    tasks = (list(todo[i : i + size]) for i in range(0, len(todo), size))
+    if workers == 1 and not remote:
+        for positions in tasks:
+            yield positions, evaluate([space.point(i) for i in positions])
+        return
     from joblib import Parallel, delayed
 
-    results: Iterator[dict[str, Any]] = Parallel(n_jobs=workers, return_as="generator")(
-        delayed(_point)(p) for p in points
+    parallel = Parallel(
+        n_jobs=workers, return_as="generator_unordered", pre_dispatch="3*n_jobs", batch_size=1
     )
-    return results
+    yield from parallel(delayed(_task)(t, [space.point(i) for i in t]) for t in tasks)
 
 
-def _tracked(rows: Iterable[dict[str, Any]], total: int, progress: bool | None) -> Iterator[dict[str, Any]]:
-    """The rows, with a bar that counts infeasible ones."""
+def _task(positions: list[int], points: list[dict[str, Any]]) -> tuple[list[int], Columns]:
+    return positions, evaluate(points)
+
+
+@contextmanager
+def _backend(cluster: Any) -> Iterator[None]:
+    """Where joblib's tasks run: here, or on a Dask cluster."""
+    if cluster is None:
+        yield
+        return
+    from joblib import parallel_config
+
+    client, own = _client(cluster)
+    with parallel_config(backend="dask", client=client):
+        try:
+            yield
+        finally:
+            if own:
+                client.close()
+
+
+def _client(cluster: Any) -> tuple[Any, bool]:
+    from accelsim.core.errors import MissingExtraError
+
+    try:
+        from distributed import Client
+    except ImportError:
+        raise MissingExtraError("distributed", "cluster", "running on a cluster") from None
+    if isinstance(cluster, Client):
+        return cluster, False
+    try:
+        client = Client(cluster, timeout=CONNECT_S)
+    except (OSError, ValueError, TimeoutError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(f"no Dask scheduler answers at {cluster} ({reason})") from None
+    versions = {w["host"]: w for w in client.scheduler_info()["workers"].values()}
+    if not versions:
+        client.close()
+        raise RequestError(
+            f"the Dask scheduler at {cluster} has no workers", hint="start some: dask worker ADDRESS"
+        )
+    return client, True
+
+
+class _Progress:
+    """A bar that counts infeasible points."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar, self._infeasible = bar, 0
+
+    def infeasible(self, columns: Mapping[str, Sequence[Any]]) -> int:
+        self._infeasible += sum(s != "ok" for s in columns["status"])
+        return self._infeasible
+
+    def set_postfix(self, **values: Any) -> None:
+        self._bar.set_postfix(**values)
+
+    def update(self, count: int) -> None:
+        self._bar.update(count)
+
+
+@contextmanager
+def _bar(total: int, progress: bool | None) -> Iterator[_Progress]:
     from tqdm.auto import tqdm
 
     hidden = not progress if progress is not None else not (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    infeasible = 0
     with tqdm(total=total, disable=hidden, unit="point") as bar:
-        for row in rows:
-            infeasible += row["status"] != "ok"
-            bar.set_postfix(infeasible=infeasible, refresh=False)
-            bar.update()
-            yield row
+        yield _Progress(bar)

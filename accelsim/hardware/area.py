@@ -9,7 +9,7 @@ secondary figures of the TPU v4i model of accelforge (850 um2 per bf16 multiply-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import nan
+from math import isnan, nan
 
 from accelsim.hardware.schema import SystolicDevice
 
@@ -44,13 +44,17 @@ def parts(device: SystolicDevice) -> tuple[Part, ...]:
     """Arrays, on-chip memory and all the rest.
 
     The rest is the die less the other two: control, vector unit, interfaces. It is unknown when the die or
-    one of them is.
+    one of them is, or where they do not fit it (a design whose arrays grew and whose die did not).
     """
     arrays, memory = _arrays(device), _memory(device)
     die = device.silicon.area_m2
     if die is None:
         return arrays, memory, Part("rest", nan, f"{device.name} has no die area")
-    return arrays, memory, Part("rest", die - arrays.area_m2 - memory.area_m2, "die less arrays and memory")
+    rest = die - arrays.area_m2 - memory.area_m2
+    if rest < 0:
+        return arrays, memory, Part("rest", nan, f"arrays and memory exceed the die given for {device.name}")
+    lacking = next((p.basis for p in (arrays, memory) if isnan(p.area_m2)), "die less arrays and memory")
+    return arrays, memory, Part("rest", rest, lacking)
 
 
 def _arrays(device: SystolicDevice) -> Part:

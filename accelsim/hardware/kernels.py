@@ -17,6 +17,7 @@ from pydantic import Field
 from accelsim.hardware.bands import Band
 from accelsim.hardware.expert_kernels import MoeModel
 from accelsim.hardware.link_kernels import CollectiveModel
+from accelsim.hardware.power_kernels import PowerModel
 from accelsim.hardware.section import Count, Fraction, Joules, Seconds, Section
 
 Ratio = Annotated[float, Field(ge=0)]
@@ -82,6 +83,8 @@ class ProductModel(Section):
     """Quantising one row, on one SM: fixed, and per element of the row [clk]."""
     quantise_passes: Ratio
     """How often quantisation moves the activations (read wide, written narrow); 0: it is not there."""
+    integer_power: Annotated[float, Field(gt=0, le=1)]
+    """Power model: a product of integers over one of floats, each at the full rate of its format."""
 
     @property
     def array(self) -> Any:
@@ -159,6 +162,9 @@ class AttentionModel(Section):
     """Sequences up to which a kernel plans the splits."""
     skips: Annotated[float, Field(ge=0, le=1)]
     """1: blocks of keys outside a sliding window are skipped; 0: they are computed and masked."""
+    repack_s: Seconds = Field(default=0.0, alias="repack")
+    """Fixed cost of copying queries and results so that the heads of a key head lie together, where there is
+    more than one sequence and more than one key head: otherwise they do already."""
 
     @property
     def array(self) -> Any:
@@ -250,7 +256,8 @@ class KernelModels(Section):
     """By stack, then by kernel: ``prefill`` and ``decode``, with ``-kv8`` for caches of 8 bits and ``-fp8``
     for queries of 8 bits too. Where a stack runs some shapes on another kernel: ``-WIDTH`` for one width of
     heads, then ``-window`` or ``-full`` if only with or without a sliding window; else ``-single`` for one
-    query head per key head and ``-many`` for more than 32; else ``-window`` for every width.
+    query head per key head, ``-many`` for more than 32 and ``-few`` for grids that leave three quarters of
+    the SMs idle; else ``-window`` for every width.
     """
     conv: Mapping[str, ConvModel]
     recurrent: Mapping[str, RecurrentModel]
@@ -258,6 +265,9 @@ class KernelModels(Section):
     """By kind of link, then by the most devices that it holds for (``up_to_8``)."""
     moe: Mapping[str, Mapping[str, MoeModel]] = Field(default_factory=dict)
     """By stack, then by weight format (`default` for all others)."""
+    power: Mapping[str, PowerModel]
+    """By family: ``product``, ``prefill`` and ``decode`` (attention); with ``-8`` for operands, or a cache,
+    of 8 bits and fewer, ``-8-block`` with one scale per block."""
     band: Mapping[str, Band] = Field(default_factory=dict)
     """Error bands of a calibrated device by cell, see `accelsim.architectures.gpu.intervals.cells_of`."""
 

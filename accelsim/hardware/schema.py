@@ -75,7 +75,7 @@ class Cost(Section):
 
 
 class Energy(Section):
-    """Dynamic energy per action. What is missing makes that part NaN."""
+    """Dynamic energy per action; `accelsim.hardware.energy` says where it looks for what is missing."""
 
     mac_j: JoulesByPrecision = Field(default_factory=dict, alias="mac")
     vector_op_j: Joules | None = Field(default=None, alias="vector_op")
@@ -85,6 +85,8 @@ class Energy(Section):
     """Register files beside the multipliers, where the MAC's coefficient does not hold them."""
     network_byte_j: Joules | None = Field(default=None, alias="network_byte")
     """Network between on-chip memory and arrays, where the memory's coefficient does not hold it."""
+    link_byte_j: Joules | None = Field(default=None, alias="link_byte")
+    """Links between devices."""
 
 
 Placement = Literal["edge", "on-premises", "cloud"]
@@ -236,6 +238,9 @@ class Scratchpad(Section):
     bandwidth_bytes_per_s: BytesPerSecond | None = Field(default=None, alias="bandwidth")
     keeps_weights: bool = False
     """Weights that fit beside the largest activations stay from one run to the next."""
+    bands: bool = False
+    """Layers may run band by band of rows, so that what lies between them stays on chip although it does not
+    fit whole."""
 
 
 class VectorUnit(Section):
@@ -291,6 +296,8 @@ class Dataflow(Section):
     """Widest DMA interface."""
     driver_s: Seconds = Field(default=0.0, alias="driver")
     """Host time to start one batch."""
+    reconfiguration_s: Seconds | None = Field(default=None, alias="reconfiguration")
+    """Loading of another bitstream. Where it is missing, a network must fit as one pipeline."""
     weights: Literal["decoupled", "embedded"] = "decoupled"
     """``decoupled``: one memory per unit, all PE side by side. ``embedded``: high-level synthesis gives each
     PE a memory of its own, and arrays take the block RAMs that synthesis infers."""

@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from accelsim.core.catalog import catalog
 from accelsim.core.errors import ConfigError, UnknownNameError, did_you_mean
@@ -26,6 +26,7 @@ _EVIDENCE = ("source", "status")
 _STATUSES = ("cited", "measured", "assumed")
 # Facts that are names rather than quantities, even where they begin with a digit ("7series", "10AX115").
 _NAMES = frozenset({"year", "title", "vendor", "family", "note", "type", "part", "technology"})
+_S = TypeVar("_S", bound=BaseModel)
 _NUMERIC = re.compile(r"^\s*[+-]?\.?\d")
 
 
@@ -181,6 +182,22 @@ def build(document: dict[str, Any], name: str, where: str) -> Any:
     return device.model_copy(update={"hash": _digest(device)})
 
 
+def read_section(model: type[_S], path: Path) -> tuple[_S, dict[str, Quantity]]:
+    """A file that is not a device, with every number's source and status by path.
+
+    Raises
+    ------
+    ConfigError
+        The file is unreadable, has an unknown field, a wrong unit, or a number without a source.
+    """
+    document = _with_evidence(read_yaml(path), "", "", "assumed", str(path))
+    try:
+        found = model.model_validate(_plain(document))
+    except ValidationError as error:
+        raise ConfigError(*_first_problem(error, model, str(path))) from None
+    return found, {name: q for name, q in _leaves(document) if isinstance(q, Quantity)}
+
+
 def _digest(device: Device) -> str:
     """Hash of what a simulation can depend on: the values in SI, so "3.35 TB/s" and "3350 GB/s" are equal."""
     values = device.model_dump(exclude={"title", "note", "vendor"}, exclude_defaults=True)
@@ -194,7 +211,7 @@ def _rounded(node: Any) -> Any:
     return f"{node:.12g}" if isinstance(node, float) else node
 
 
-def _first_problem(error: ValidationError, model: type[Device], where: str) -> tuple[str, str, str]:
+def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str, str]:
     """One line for a validation error: the first problem, and how many more there are."""
     problems = error.errors(include_url=False)
     first = problems[0]

@@ -107,7 +107,7 @@ def _units(graph: Graph) -> list[tuple[tuple[Op, ...], int]]:
     units: list[tuple[tuple[Op, ...], int]] = []
     run: list[Op] = []
     for op in (*graph, None):
-        if run and (op is None or op.repeat != run[0].repeat):
+        if run and (op is None or (op.repeat, op.block) != (run[0].repeat, run[0].block)):
             units += (
                 [(tuple(run), i) for i in range(run[0].repeat)]
                 if run[0].repeat > 1

@@ -14,7 +14,7 @@ from accelsim.architectures.base import Options
 from accelsim.architectures.gpu.collectives import collective_models
 from accelsim.architectures.gpu.intervals import LEFT_OUT, LEVEL, MEASURED, combine, factors
 from accelsim.calibration import constants as C
-from accelsim.calibration.fit import Case, fit_constants, sensitive
+from accelsim.calibration.families import Case, fit_constants, sensitive
 from accelsim.calibration.intervals import cells, common_share, coverage, spreads
 from accelsim.calibration.rows import Sample
 from accelsim.calibration.splits import FAMILIES, held_out

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.calibration.splits import held_out
 from accelsim.engine.predict import predict_ops
-from accelsim.validate import aiconfigurator, bands, deepbench, mlperf, score
+from accelsim.validate import aiconfigurator, bands, deepbench, mlperf, power, score
 from accelsim.validate.table import Table
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def tables(deepbench_path: Path | None = None, rows_to: Path | None = None) -> I
         "channels, while their misses were studied."
     )
     yield Table("Whole networks: MLPerf offline", note, mlperf.networks())
+    yield from power.tables()
     if deepbench_path is not None:
         yield from _deepbench(deepbench_path, rows_to)
 

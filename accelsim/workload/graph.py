@@ -41,6 +41,8 @@ class Tensor:
         Share of non-zero elements, in (0, 1].
     batch_axis : int or None
         The axis that grows with the batch; None for what all items share.
+    pattern : str
+        N:M pattern that the zeros of a weight follow (``2:4``); empty when they follow none.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Tensor:
     role: Role = "activation"
     density: float = 1.0
     batch_axis: int | None = None
+    pattern: str = ""
 
     @property
     def elements(self) -> int:
@@ -80,6 +83,8 @@ class Op:
         How many times in a row the operator runs: identical layers are one op with a repeat.
     origin : str
         Name or type in the file that it came from; ``approximated`` says when a formula is only close.
+    block : int
+        Tells a repeated block from one before it that repeats equally often and ends where it begins.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Op:
     repeat: int = 1
     origin: str = ""
     approximated: str = ""
+    block: int = 0
 
     @cached_property
     def work(self) -> Work:
@@ -132,7 +138,7 @@ class Op:
         """
 
         def tensor(t: Tensor) -> str:
-            return f"{t.shape}{t.precision.name}{t.role}{t.density}"
+            return f"{t.shape}{t.precision.key}{t.role}{t.density}{t.pattern}"
 
         text = "|".join(
             (
@@ -328,7 +334,8 @@ class Graph:
         digest.update(f"{self.phase}|{self.batch}|{self.item}".encode())
         for op in self._order:
             names = ",".join(t.name for t in (*op.inputs, *op.outputs))
-            digest.update(f"{op.name}|{op.signature}|{op.repeat}|{names}".encode())
+            block = f"/{op.block}" if op.block else ""
+            digest.update(f"{op.name}|{op.signature}|{op.repeat}{block}|{names}".encode())
         return digest.hexdigest()
 
     def coverage(self) -> Coverage:

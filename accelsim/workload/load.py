@@ -67,18 +67,29 @@ def load_workload(
         if strict:
             graph.coverage().require_exact()
         return graph
-    text = str(source)
-    suffix = Path(text).suffix.lower()
-    if isinstance(source, Path) or "/" in text or suffix in (".onnx", ".json", ".yaml", ".yml"):
-        path = Path(text).expanduser()
-        if path.is_dir():
-            raise ModelFileError("this is a folder, expected a model file", text)
-        if not path.exists():
-            raise ModelFileError("no such file", text)
-    else:
-        path = catalog("workloads").find(text)
+    path = workload_file(source)
     key = tuple(sorted(dims.items())) if dims else ()
     return _load(path, path.stat().st_mtime_ns, key, phase, context, strict)
+
+
+def workload_file(source: str | Path) -> Path:
+    """File of a catalog name or of a path.
+
+    Raises
+    ------
+    ModelFileError, UnknownNameError
+        There is no such file or name.
+    """
+    text = str(source)
+    suffix = Path(text).suffix.lower()
+    if not isinstance(source, Path) and "/" not in text and suffix not in (".onnx", ".json", ".yaml", ".yml"):
+        return catalog("workloads").find(text)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise ModelFileError("this is a folder, expected a model file", text)
+    if not path.exists():
+        raise ModelFileError("no such file", text)
+    return path
 
 
 @lru_cache(maxsize=64)

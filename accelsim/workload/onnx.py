@@ -20,7 +20,7 @@ from accelsim.workload.batching import compare_batches, mark_batch, unresolved
 from accelsim.workload.graph import Graph, Op, Tensor
 
 # Names that exporters give to a first axis that is the batch.
-_BATCH = re.compile(r"(?i)^(.*batch.*|n|b|bs|unk.*|none|\?|.*dynamic_axes_\d+)$")
+_BATCH = re.compile(r"(?i)^(.*batch.*|n|b|bs|unk.*|none|\?|.*dynamic_axes_\d+|dynamicdimension\.\d+)$")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def from_onnx(source: Any, *, dims: Mapping[str, int] | None = None, name: str |
         raise MissingExtraError("onnx", "onnx", "reading an ONNX file") from None
     from accelsim.workload.onnx_walk import Walker
 
-    model, where, folder = _read(source)
+    model, where, folder = read_model(source)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     inputs = _inputs(model, where)
@@ -122,7 +122,7 @@ def _batched(ops: list[Op], tensors: list[Tensor], walk: Any) -> tuple[list[Op],
 # -- reading -------------------------------------------------------------------------------------------------
 
 
-def _read(source: Any) -> tuple[Any, str, Path | None]:
+def read_model(source: Any) -> tuple[Any, str, Path | None]:
     """The model, how errors name it, and the folder that external data lies in."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]

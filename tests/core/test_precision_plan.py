@@ -30,3 +30,36 @@ def test_mistakes_name_themselves():
         plan("weight=int8")
     with pytest.raises(RequestError, match="unknown role 'weights'"):
         plan("weights=int8,activation=bf16")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "int8; conv1|fc*: fp16",
+        "int8; model/a:0: weight=int4,activation=fp16; c: fp16",
+        "weight=int8,activation=int8,accumulator=int32",
+    ],
+)
+def test_plans_by_layer_and_accumulators_read_back(text):
+    found = plan(text)
+    assert plan(found.name) == found
+    assert hash(plan(found.name)) == hash(found)
+
+
+def test_the_first_pattern_that_matches_counts_and_mappings_say_the_same():
+    found = plan("int8; fc1: fp16; fc*: weight=int4,activation=bf16; a[0]: fp32")
+    assert found.of_layer("fc1").name == "fp16"
+    assert found.of_layer("fc2").weight.name == "int4"
+    assert found.of_layer("a[0]").name == "fp32", "a name counts as it is, whatever its signs mean"
+    assert found.of_layer("conv") is None
+    layers = {"fc1": "fp16", "fc*": {"weight": "int4", "activation": "bf16"}, "a[0]": "fp32"}
+    assert plan({"weight": "int8", "activation": "int8", "layers": layers}) == found
+
+
+def test_mistakes_in_layers_name_themselves():
+    with pytest.raises(RequestError, match="cannot read 'conv1' in a precision plan; write: PATTERN: FORMAT"):
+        plan("int8; conv1")
+    with pytest.raises(UnknownNameError, match="unknown precision 'int3'"):
+        plan("int8; conv1: int3")
+    with pytest.raises(RequestError, match="layers of its own"):
+        plan({"weight": "int8", "activation": "int8", "layers": {"a": "int8; b: fp16"}})

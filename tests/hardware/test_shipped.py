@@ -13,6 +13,7 @@ from accelsim.core.catalog import catalog
 from accelsim.core.paths import data_folder
 from accelsim.core.precision import PRECISIONS
 from accelsim.core.yamlfile import read_yaml
+from accelsim.hardware import energy
 from accelsim.hardware.schema import FpgaDevice, GpuDevice, SystolicDevice
 from accelsim.hardware.spec import load_hardware
 
@@ -138,11 +139,11 @@ def test_plausible_numbers(name: str) -> None:
     if device.link is not None:
         assert device.link.bandwidth_bytes_per_s <= 1e12
         assert 0.1e-6 <= device.link.latency_s <= 20e-6
-    energy = device.energy
-    assert energy.mac_j
-    assert all(1e-15 <= joules <= 2e-11 for joules in energy.mac_j.values())
-    assert energy.sram_byte_j < energy.dram_byte_j
-    order = [energy.mac_j[p] for p in ("int4", "int8", "fp16", "tf32") if p in energy.mac_j]
+    found = {row["precision"]: row["value"] for row in energy.table(device) if row["part"] == "mac"}
+    assert found
+    assert all(1e-15 <= joules <= 2e-11 for joules in found.values())
+    assert energy.coefficient(device, "sram").value_j < energy.coefficient(device, "dram").value_j
+    order = [found[p] for p in ("int4", "int8", "fp16", "tf32") if p in found]
     assert order == sorted(order)
 
 
@@ -387,7 +388,8 @@ def test_systolic_tables_are_consistent(name: str) -> None:
         if p is not None
     ]
     assert math.fsum(parts) <= device.sram.capacity_bytes
-    assert set(device.array.macs_per_pe) <= set(device.energy.mac_j)
+    for precision in device.array.macs_per_pe:
+        assert energy.coefficient(device, "mac", precision).value_j > 0
 
 
 @pytest.mark.parametrize("name", _FPGAS)

@@ -41,9 +41,13 @@ class _Builder:
     def network(self) -> Network:
         position = 0
         while position < len(self.groups):
-            repeat = self.groups[position].repeat
-            end = position + 1
-            while repeat > 1 and end < len(self.groups) and self.groups[end].repeat == repeat:
+            first = self.groups[position].anchor
+            repeat, end = first.repeat, position + 1
+            while (
+                repeat > 1
+                and end < len(self.groups)
+                and (self.groups[end].anchor.repeat, self.groups[end].anchor.block) == (repeat, first.block)
+            ):
                 end += 1
             self._block(range(position, end), repeat)
             position = end

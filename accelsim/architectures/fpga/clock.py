@@ -35,11 +35,26 @@ class Tier:
     clock_hz: float
 
 
-def reached(fabric: Fabric, share: float, target_hz: float) -> float:
-    """Clock of a design that takes a share of the LUTs: no more than the target [Hz]."""
+def reached(fabric: Fabric, share: float, target_hz: float, dies: int | None = None) -> float:
+    """Clock of a design that takes a share of the LUTs: no more than the target [Hz].
+
+    Parameters
+    ----------
+    fabric : Fabric
+    share : float
+        Of all LUTs.
+    target_hz : float
+    dies : int, optional
+        That the design lies in; by default one where its share fits one.
+    """
     crowded = 1.0 - FULL_LOSS * max(0.0, share - ROOMY) / (1.0 - ROOMY)
-    crossing = CROSSING if share > one_die(fabric) * (1 + 1e-9) else 1.0
-    return min(target_hz, EMPTY_HZ[fabric.technology] * crowded * crossing)
+    several = share > one_die(fabric) * (1 + 1e-9) if dies is None else dies > 1
+    return min(target_hz, EMPTY_HZ[fabric.technology] * crowded * (CROSSING if several else 1.0))
+
+
+def congested(taken: float) -> float:
+    """Factor on the clock when a share of the wires between two dies is taken."""
+    return 1.0 - FULL_LOSS * max(0.0, taken - ROOMY) / (1.0 - ROOMY)
 
 
 def one_die(fabric: Fabric) -> float:

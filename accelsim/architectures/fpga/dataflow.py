@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Pipeline, Program
+from accelsim.architectures.fpga import power
 from accelsim.architectures.fpga.clock import BAND
-from accelsim.architectures.fpga.design import Design, Point, dataflow_of, fastest, given
+from accelsim.architectures.fpga.design import (
+    Design,
+    Point,
+    Streams,
+    Turns,
+    dataflow_of,
+    fastest,
+    given,
+    streams,
+)
 from accelsim.architectures.fpga.fifo import unlimited
 from accelsim.architectures.fpga.network import Network, Part, Stage
 from accelsim.architectures.fpga.options import Floats
 from accelsim.architectures.fpga.options import Options as Folding
+from accelsim.architectures.fpga.placement import WIRES
 from accelsim.architectures.fpga.resources import STAGE, Budget
 from accelsim.architectures.fpga.streamed import weight_bytes
 from accelsim.architectures.fpga.timing import analytic_cycles, pace
@@ -40,10 +52,13 @@ class StageKernel(Kernel):
         Compulsory DRAM traffic of one item [B].
     stages : tuple of int
         The streaming stages that it consists of.
+    turn : int
+        The pipeline that it is part of, where several run in turn.
     """
 
     external_bytes: float = 0.0
     stages: tuple[int, ...] = ()
+    turn: int = 0
 
     @property
     def bytes_compulsory(self) -> float:
@@ -52,9 +67,13 @@ class StageKernel(Kernel):
 
 @dataclass(frozen=True)
 class PipelineProgram(Program):
-    """A program with the design behind it."""
+    """A program with the designs behind it."""
 
-    design: Design | None = None
+    turns: Turns = field(default_factory=lambda: Turns(()))
+
+    def design(self, kernel: StageKernel) -> Design:
+        """The pipeline that a kernel is part of."""
+        return self.turns.designs[kernel.turn]
 
 
 def check_precision(graph: Graph, supported: Sequence[str]) -> None:
@@ -93,13 +112,16 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> PipelineProgram
     point = Point(base, device)
     said: tuple[str, ...] = ()
     if options.folding is None:
-        design = fastest(point, graph.batch)
+        turns = fastest(point, graph.batch)
     else:
         design, said = given(point, options.folding)
-    kernels = _kernels(design.network)
-    resident = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
+        turns = Turns((design,))
+    kernels: list[StageKernel] = []
+    for turn, design in enumerate(turns.designs):
+        kernels += _kernels(design.network, turn, len(kernels))
+    resident = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs)) + turns.held_bytes * graph.batch
     tables = sum(t.size_bytes for op in graph if op.kind == "gather" for t in op.weights)
-    tables += sum(weight_bytes(s.unit) for s in design.network.stages)
+    tables += sum(weight_bytes(s.unit) for d in turns.designs for s in d.network.stages)
     if resident + tables > device.memory.capacity_bytes:
         raise InfeasibleError(
             "memory",
@@ -107,27 +129,47 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> PipelineProgram
             si(device.memory.capacity_bytes, "B"),
             "use a smaller batch: inputs and outputs of a batch lie in external memory",
         )
-    budget = Budget.of(device.fabric)
-    plan = design.plan
-    parameters = {
-        "resources": {**plan.used, **{f"{name}_available": value for name, value in budget.named().items()}},
-        "resources_stage": STAGE,
-        "clock_hz": design.clock_hz,
-        "interval_cycles": design.interval,
-        "interval_bound_cycles": plan.bound,
-        "interval_exact": plan.exact,
-        "folding": {
-            s.name: (int(pe), int(simd))
-            for s, pe, simd in zip(design.network.stages, plan.rows.pe, plan.rows.simd)
-        },
-    }
-    notes = (*said, *_notes(design, device, options))
+    filled = [streams(design, device) for design in turns.designs]
+    notes = (*said, *_notes(turns, filled, device, options, graph.batch))
+    parameters = _parameters(turns, filled, device)
     return PipelineProgram(
-        graph, device, options, kernels, "pipeline", resident + tables, notes, parameters, design
+        graph, device, options, tuple(kernels), "pipeline", resident + tables, notes, parameters, turns
     )
 
 
-def _notes(design: Design, device: FpgaDevice, options: Options) -> tuple[str, ...]:
+def _parameters(turns: Turns, filled: Sequence[Streams], device: FpgaDevice) -> dict[str, Any]:
+    """What a program says of its design; of pipelines in turn the most that any of them takes."""
+    designs, have = turns.designs, Budget.of(device.fabric).named()
+    used = {name: max(f.used[name] for f in filled) for name in filled[0].used}
+    fifos = {f"fifo_{name}": max(f.fifos[name] for f in filled) for name in used if name not in ("ff", "dsp")}
+    return {
+        "resources": {**used, **{f"{name}_available": value for name, value in have.items()}, **fifos},
+        "resources_stage": STAGE,
+        "clock_hz": min(d.clock_hz for d in designs),
+        "interval_cycles": sum(d.interval for d in designs),
+        "interval_bound_cycles": sum(d.plan.bound for d in designs),
+        "interval_exact": all(d.plan.exact for d in designs),
+        "pipelines": len(designs),
+        "power_band": power.band(),
+        "dies": [
+            {"last": d.network.stages[end - 1].name, **used}
+            for d in designs
+            if d.placement is not None
+            for end, used in zip(d.placement.ends, d.placement.used)
+        ],
+        "folding": {
+            s.name: (int(pe), int(simd))
+            for d in designs
+            for s, pe, simd in zip(d.network.stages, d.plan.rows.pe, d.plan.rows.simd)
+        },
+    }
+
+
+def _notes(
+    turns: Turns, filled: Sequence[Streams], device: FpgaDevice, options: Options, batch: int
+) -> tuple[str, ...]:
+    designs = turns.designs
+    design = min(designs, key=lambda d: d.clock_hz)
     clock, target = design.clock_hz, dataflow_of(device).clock_hz
     low, high = (si(factor * clock, "Hz") for factor in BAND)
     met = "the target" if clock >= target else f"below the target of {si(target, 'Hz')}, as the part fills up"
@@ -135,24 +177,44 @@ def _notes(design: Design, device: FpgaDevice, options: Options) -> tuple[str, .
         f"timed at {si(clock, 'Hz')}, {met}; builds of this size may reach {low} to {high} (assumed)",
         "resources are estimates before synthesis; they leave out the shell of the board",
     ]
-    if design.plan.bound and not design.plan.exact:
+    if len(designs) > 1:
+        loading = len(designs) * turns.change_s
+        share = loading / turns.batch_s(batch, dataflow_of(device).driver_s)
+        notes.append(
+            f"the network does not run as one pipeline: {len(designs)} pipelines take a batch of {batch:,} "
+            f"in turn, and loading their bitstreams takes {si(loading, 's')} of every batch ({share:.0%}; "
+            f"{si(loading / batch, 's')} per item); resources are those of the largest"
+        )
+    elif design.plan.bound and not design.plan.exact:
         notes.append(
             f"the folding search proves its interval of {design.interval:,.0f} cycles to within "
             f"{design.interval / design.plan.bound - 1:.1%} of the smallest"
         )
-    streamed = sum(s.unit.streamed for s in design.network.stages)
+    homeless = sum(f.homeless for f in filled)
+    if homeless:
+        notes.append(f"{homeless} FIFOs find no room at their full depth: the first frame may be later")
+    crossed = max((d.placement for d in designs if d.placement), key=lambda p: p.fullest, default=None)
+    if crossed is not None and crossed.wires:
+        wires = ", ".join(f"{count:,}" for count in crossed.wires)
+        notes.append(
+            f"whole layers lie on {len(crossed.ends)} dies in their order, each within its own resources; "
+            f"{wires} of {WIRES:,} wires cross between neighbours"
+        )
+    streamed = sum(s.unit.streamed for d in designs for s in d.network.stages)
     if streamed:
         notes.append(
             f"weights of {streamed} layers do not stay on chip: every frame reads them once from memory"
         )
     if options.sparsity != "dense":
         notes.append("sparse weights save nothing: a folded matrix unit multiplies zeros as well")
-    return (*notes, *design.network.approximated)
+    return (*notes, *dict.fromkeys(text for d in designs for text in d.network.approximated))
 
 
-def _kernels(network: Network) -> tuple[StageKernel, ...]:
-    """One kernel per part, in the order of their first stages, so that all that feeds a kernel precedes
-    it."""
+def _kernels(network: Network, turn: int, first: int) -> list[StageKernel]:
+    """One kernel per part, in the order of their first stages, so that all that feeds a kernel precedes it.
+
+    `first` kernels run in earlier turns; those that nothing feeds start after the last of them.
+    """
     members: dict[int, list[int]] = {}
     for index, stage in enumerate(network.stages):
         members.setdefault(stage.part, []).append(index)
@@ -161,7 +223,9 @@ def _kernels(network: Network) -> tuple[StageKernel, ...]:
     kernels = []
     for part, stages in ((p, members[p]) for p in order):
         sources = {network.stages[e.source].part for i in stages for e in network.stages[i].edges} - {part}
-        after = tuple(sorted(position[s] for s in sources if position[s] < position[part]))
+        after = tuple(sorted(first + position[s] for s in sources if position[s] < position[part]))
+        if first and not after:
+            after = (first - 1,)
         ops, inputs, outputs, external = _external(network.parts[part])
         weights = sum(weight_bytes(network.stages[i].unit) for i in stages)
         if weights:
@@ -170,9 +234,9 @@ def _kernels(network: Network) -> tuple[StageKernel, ...]:
         names = {"stages": [network.stages[i].name for i in stages]}
         lane = f"stage {name}"
         kernels.append(
-            StageKernel(name, ops, inputs, outputs, lane, after, 1, names, external, tuple(stages))
+            StageKernel(name, ops, inputs, outputs, lane, after, 1, names, external, tuple(stages), turn)
         )
-    return tuple(kernels)
+    return kernels
 
 
 def _external(part: Part) -> tuple[tuple[Op, ...], tuple[Tensor, ...], tuple[Tensor, ...], float]:
@@ -190,11 +254,10 @@ def _external(part: Part) -> tuple[tuple[Op, ...], tuple[Tensor, ...], tuple[Ten
 
 def cost(program: PipelineProgram) -> tuple[KernelCost, ...]:
     """Cost of each kernel for one item."""
-    design = program.design
-    if design is None:
-        return ()
     return tuple(
-        _kernel_cost(kernel, program, design) for kernel in program.kernels if isinstance(kernel, StageKernel)
+        _kernel_cost(kernel, program, program.design(kernel))
+        for kernel in program.kernels
+        if isinstance(kernel, StageKernel)
     )
 
 
@@ -242,9 +305,10 @@ def _slowest(kernel: StageKernel, design: Design, analytic: bool) -> tuple[Stage
 
 def explain(program: PipelineProgram, index: int) -> str:
     """The formula behind a stage's cycles, with its numbers in."""
-    kernel, design = program.kernels[index], program.design
-    if design is None or not isinstance(kernel, StageKernel):
+    kernel = program.kernels[index]
+    if not isinstance(kernel, StageKernel):
         return ""
+    design = program.design(kernel)
     dma = design.ports[kernel.stages[0]]
     if dma is not None:
         return (
@@ -285,9 +349,9 @@ def _energy(
         return NAN if coefficient is None else amount * coefficient
 
     return {
-        "compute": part(flops / 2, energy.mac_j.get(wide)),
+        "mac": part(flops / 2, energy.mac_j.get(wide)),
         "vector": part(vector, energy.vector_op_j),
-        "onchip": part(onchip_bytes, energy.sram_byte_j),
+        "sram": part(onchip_bytes, energy.sram_byte_j),
         "dram": part(dram_bytes, energy.dram_byte_j),
     }
 
@@ -317,29 +381,38 @@ def _formula(stage: Stage, row: Folding, cycles: float, windowed: bool) -> str:
 
 
 def pipeline(program: PipelineProgram, costs: tuple[KernelCost, ...]) -> Pipeline:
-    """Timing of a batch: T(b) = T(1) + (b - 1) II, and the driver's start once.
+    """Timing of a batch: T(b) = T(1) + (b - 1) II, and the driver's start once; of pipelines in turn the sum
+    with the loading of their bitstreams, which every batch repeats.
 
     At fidelity ``analytic`` there is no fill: b II with the cycles of `cost`.
     """
-    design = program.design
-    if design is None:
-        raise InfeasibleError("operator", "a pipeline", "a program without stages", "lower the graph again")
     device: FpgaDevice = program.device
-    engine = dataflow_of(device)
-    batch, clock = program.graph.batch, design.clock_hz
-    if program.options.fidelity == "analytic":
-        interval = max(c.latency_s for c in costs)
-        total = engine.driver_s + interval * batch
-        return Pipeline(total, interval, (engine.driver_s,) * len(costs), (total,) * len(costs))
-    event = program.options.fidelity == "event"
-    starts, ends, interval = _followed(design, device, batch) if event else _closed(design, batch)
-    total = engine.driver_s + max(float(ends.max()), batch * design.interval) / clock
-    start, finish = [], []
-    for kernel in program.kernels:
-        inside = list(kernel.stages) if isinstance(kernel, StageKernel) else []
-        start.append(engine.driver_s + float(starts[inside].min()) / clock)
-        finish.append(engine.driver_s + float(ends[inside].max()) / clock)
-    return Pipeline(total, interval / clock, tuple(start), tuple(finish), event)
+    turns, batch, fidelity = program.turns, program.graph.batch, program.options.fidelity
+    before = turns.before_s(dataflow_of(device).driver_s)
+    at = [k.turn if isinstance(k, StageKernel) else 0 for k in program.kernels]
+    start, finish, now, interval_s = [], [], 0.0, 0.0
+    for turn, design in enumerate(turns.designs):
+        now += before
+        members = [i for i, of in enumerate(at) if of == turn]
+        if fidelity == "analytic":
+            interval_s = max(costs[i].latency_s for i in members)
+            start += [now] * len(members)
+            finish += [now + interval_s * batch] * len(members)
+            now += interval_s * batch
+            continue
+        clock = design.clock_hz
+        event = fidelity == "event"
+        starts, ends, interval = _followed(design, device, batch) if event else _closed(design, batch)
+        for i in members:
+            kernel = program.kernels[i]
+            inside = list(kernel.stages) if isinstance(kernel, StageKernel) else []
+            start.append(now + float(starts[inside].min()) / clock)
+            finish.append(now + float(ends[inside].max()) / clock)
+        interval_s = interval / clock
+        now += max(float(ends.max()), batch * design.interval) / clock
+    if len(turns.designs) > 1:
+        interval_s = now / batch
+    return Pipeline(now, interval_s, tuple(start), tuple(finish), fidelity == "event")
 
 
 def _closed(design: Design, batch: int) -> tuple[Floats, Floats, float]:

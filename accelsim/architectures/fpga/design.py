@@ -10,16 +10,32 @@ from typing import Any
 
 from accelsim.architectures.fpga import designs
 from accelsim.architectures.fpga.build import build
-from accelsim.architectures.fpga.clock import reached, tiers
-from accelsim.architectures.fpga.fifo import smallest, unlimited, wiring, with_fifos
-from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, planned
+from accelsim.architectures.fpga.clock import congested, one_die, reached, tiers
+from accelsim.architectures.fpga.fifo import (
+    occupied,
+    pixel_bits,
+    smallest,
+    unlimited,
+    wiring,
+    with_fifos,
+)
+from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, packed, planned
 from accelsim.architectures.fpga.network import Network
-from accelsim.architectures.fpga.resources import Budget
+from accelsim.architectures.fpga.partition import Span, held_bytes, part, spans
+from accelsim.architectures.fpga.placement import Placement, place
+from accelsim.architectures.fpga.resources import (
+    FF_PER_LUT,
+    FIFO_DEPTH,
+    STREAM_WORDS,
+    Budget,
+    named,
+    place_fifo,
+)
 from accelsim.architectures.fpga.streamed import levels, weight_bytes
 from accelsim.architectures.fpga.timing import Port, Run, pace, port, run, words
 from accelsim.core.errors import RequestError
 from accelsim.core.outcome import InfeasibleError
-from accelsim.hardware.schema import Dataflow, FpgaDevice
+from accelsim.hardware.schema import Dataflow, Fabric, FpgaDevice
 from accelsim.workload.graph import Graph
 
 GOALS = frozenset({"target_fps", "objective"})
@@ -42,6 +58,8 @@ class Design:
         Cycles of the first frame [cycles].
     frame : Run
         The first frame through the pipeline.
+    placement : Placement or None
+        Where the stages lie on a part of several dies; None where whole stages find no place.
     """
 
     network: Network
@@ -51,6 +69,7 @@ class Design:
     interval: float
     first: float
     frame: Run
+    placement: Placement | None = None
 
     def batch_cycles(self, batch: int) -> float:
         """T(b) = T(1) + (b - 1) II [cycles]."""
@@ -62,11 +81,12 @@ class Design:
 
 
 class Point:
-    """A graph on a board, equal to any with the same content: the key of the design cache."""
+    """A graph, or some of its stages, on a board; equal to any with the same content: the key of the design
+    cache."""
 
-    def __init__(self, graph: Graph, device: FpgaDevice) -> None:
-        self.graph, self.device = graph, device
-        self._key = (graph.hash, device.hash)
+    def __init__(self, graph: Graph, device: FpgaDevice, span: Span | None = None) -> None:
+        self.graph, self.device, self.span = graph, device, span
+        self._key = (graph.hash, device.hash, span)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -83,9 +103,29 @@ def dataflow_of(device: FpgaDevice) -> Dataflow:
     return device.dataflow
 
 
+class _Content:
+    """A graph, or some of its stages, equal to any with the same content, whatever the board."""
+
+    def __init__(self, graph: Graph, span: Span | None) -> None:
+        self.graph, self.span = graph, span
+        self._key = (graph.hash, span)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Content) and self._key == other._key
+
+
 @lru_cache(maxsize=256)
+def _built(content: _Content) -> Network:
+    if content.span is not None:
+        return part(_built(_Content(content.graph, None)), content.span)
+    return with_fifos(build(content.graph))
+
+
 def _network(point: Point) -> Network:
-    return with_fifos(build(point.graph))
+    return _built(_Content(point.graph, point.span))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +137,7 @@ class Candidate:
     clock_hz: float
     interval: float
     first: float
+    budget: Budget
 
     def least_s(self, batch: int) -> float:
         """A lower bound of its time for a batch [s]."""
@@ -116,7 +157,7 @@ def _candidates(point: Point) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     refused: InfeasibleError | None = None
     for tier in tiers(fabric, engine.clock_hz):
-        budget = Budget.of(fabric).sharing(tier.share / fabric.usable)
+        budget = _budget(fabric, tier.share)
         for network, wired in zip(networks, wires):
             ports = _ports(network, device, tier.clock_hz)
             beats = _beats(ports)
@@ -133,18 +174,127 @@ def _candidates(point: Point) -> tuple[Candidate, ...]:
                 least = earliest(
                     wired.outputs, times.stream, times.tail, times.latency, wired.offsets, wired.edges
                 )
-                found.append(Candidate(network, p, tier.clock_hz, max(p.interval, shared), float(least)))
+                found.append(
+                    Candidate(network, p, tier.clock_hz, max(p.interval, shared), float(least), budget)
+                )
     if not found and refused is not None:
         raise refused
     return tuple(found)
 
 
+def _budget(fabric: Fabric, share: float) -> Budget:
+    """What a design may take that has a share of the LUTs: of all dies, or all of one."""
+    whole = Budget.of(fabric)
+    if fabric.slr > 1 and share <= one_die(fabric):
+        return whole.die().sharing(share / one_die(fabric))
+    return whole.sharing(share / fabric.usable)
+
+
 @lru_cache(maxsize=1024)
 def _simulated(candidate: Candidate, device: FpgaDevice) -> Design:
-    return _timed(candidate.network, candidate.plan, device, candidate.clock_hz)
+    """The candidate, placed; its clock falls as wires between dies run out."""
+    network, plan, clock_hz, found = candidate.network, candidate.plan, candidate.clock_hz, None
+    if device.fabric.slr > 1:
+        found = _placed(network, plan, device, clock_hz, candidate.budget)
+        clock_hz *= congested(found.fullest) if found else 1.0
+    return replace(_timed(network, plan, device, clock_hz), placement=found)
 
 
-def fastest(point: Point, batch: int) -> Design:
+def _placed(
+    network: Network, plan: Plan, device: FpgaDevice, clock_hz: float, budget: Budget
+) -> Placement | None:
+    ports = _ports(network, device, clock_hz)
+    widths = [
+        p.width if p is not None else int(pe) * s.unit.out_bits
+        for s, p, pe in zip(network.stages, ports, plan.rows.pe)
+    ]
+    return place(network.stages, widths, plan.rows, budget)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The pipelines that a board runs for a batch, one after the other.
+
+    Attributes
+    ----------
+    designs : tuple of Design
+        One for most networks.
+    change_s : float
+        Loading of a bitstream; a single one stays [s].
+    held_bytes : float
+        The most that lies in external memory between two of them, for one item [B].
+    """
+
+    designs: tuple[Design, ...]
+    change_s: float = 0.0
+    held_bytes: float = 0.0
+
+    def before_s(self, driver_s: float) -> float:
+        """Time before each pipeline's first word [s]."""
+        return driver_s + (self.change_s if len(self.designs) > 1 else 0.0)
+
+    def batch_s(self, batch: int, driver_s: float) -> float:
+        """Every pipeline takes the whole batch before the next one is loaded [s]."""
+        return sum(self.before_s(driver_s) + d.batch_s(batch) for d in self.designs)
+
+
+def fastest(point: Point, batch: int) -> Turns:
+    """The pipeline, or the pipelines in turn, with the shortest time for a batch.
+
+    Several bitstreams are tried in ascending number, until loading alone takes longer than the best answer so
+    far.
+
+    Raises
+    ------
+    InfeasibleError
+        Neither one pipeline nor the parts of any cut fit.
+    """
+    engine = dataflow_of(point.device)
+    change, driver = engine.reconfiguration_s, engine.driver_s
+    chosen: Turns | None = None
+    refused: InfeasibleError | None = None
+    try:
+        chosen = Turns((_fastest(point, batch),))
+    except InfeasibleError as error:
+        refused = error
+    if change is None:
+        if chosen is None and refused is not None:
+            raise refused
+    else:
+        network = _network(point)
+        cuts = spans(network, point.device.fabric.technology, embedded=engine.weights == "embedded")
+        for cut in cuts:
+            if chosen is not None and len(cut) * (change + driver) >= chosen.batch_s(batch, driver):
+                break
+            places = [Point(point.graph, point.device, span) for span in cut]
+            designs = _folded(places, batch)
+            if isinstance(designs, InfeasibleError):
+                refused = designs
+                continue
+            found = Turns(designs, change, held_bytes(network, cut))
+            if chosen is not None and found.held_bytes * batch > point.device.memory.capacity_bytes:
+                continue
+            if chosen is None or found.batch_s(batch, driver) < chosen.batch_s(batch, driver):
+                chosen = found
+    if chosen is None:
+        raise refused or InfeasibleError("resources", "a folding that fits", "none", "use a larger part")
+    return chosen
+
+
+def _folded(parts: Sequence[Point], batch: int) -> tuple[Design, ...] | InfeasibleError:
+    """The pipelines of all parts, or the refusal of the first one that does not fit."""
+    designs: list[Design] = []
+    for piece in parts:
+        try:
+            designs += [_fastest(piece, batch)]
+        except InfeasibleError as error:
+            o, first = error.outcome, _network(piece).stages[0].name.removesuffix(".load")
+            need = f"{o.need} for the part behind {first}, one of {len(parts)} that would run in turn"
+            return InfeasibleError(o.reason, need, o.have, o.hint)
+    return tuple(designs)
+
+
+def _fastest(point: Point, batch: int) -> Design:
     """The design with the shortest time for a batch; only those that could be it are simulated.
 
     Raises
@@ -177,7 +327,14 @@ def given(point: Point, folding: Any) -> tuple[Design, tuple[str, ...]]:
         network, said = replace(network, stages=found.stages), found.notes
         plan = planned(found.rows, Budget.of(fabric), beats)
     share = plan.used["alm" if fabric.alm else "lut"] / (fabric.alm or fabric.lut or 1)
-    return _timed(network, plan, device, reached(fabric, share, engine.clock_hz)), said
+    if fabric.slr == 1:
+        return _timed(network, plan, device, reached(fabric, share, engine.clock_hz)), said
+    where = _placed(network, plan, device, engine.clock_hz, Budget.of(fabric))
+    if where is None:
+        said = (*said, f"the total fits, but whole layers do not fit {fabric.slr} dies in their order")
+    clock_hz = reached(fabric, share, engine.clock_hz, len(where.ends) if where else fabric.slr)
+    clock_hz *= congested(where.fullest) if where else 1.0
+    return replace(_timed(network, plan, device, clock_hz), placement=where), said
 
 
 def _aimed(network: Network, device: FpgaDevice, goal: Mapping[str, Any], beats: float) -> Plan:
@@ -228,6 +385,54 @@ def _dram_cycles(network: Network, device: FpgaDevice, clock_hz: float) -> float
     moved = sum(p.memory_cycles for p in _ports(network, device, clock_hz) if p is not None)
     rate = device.memory.bandwidth_bytes_per_s * device.memory.efficiency / clock_hz
     return moved + sum(weight_bytes(s.unit) for s in network.stages) / rate
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The FIFOs of a design beyond the few words that every stream has.
+
+    Attributes
+    ----------
+    used : mapping
+        What the design and its FIFOs take together, by the vendor's names.
+    fifos : mapping
+        What the FIFOs take of it.
+    homeless : int
+        FIFOs that find no room; frames then wait for each other before a stage, and the first is later.
+    """
+
+    used: Mapping[str, float]
+    fifos: Mapping[str, float]
+    homeless: int
+
+
+def streams(design: Design, device: FpgaDevice) -> Streams:
+    """Memory of the FIFOs: see `fifo.occupied`; widest first into what the design leaves."""
+    stages, rows, fabric = design.network.stages, design.plan.rows, device.fabric
+    embedded = dataflow_of(device).weights == "embedded"
+    held = STREAM_WORDS if embedded else FIFO_DEPTH
+    times = pace(design.network, rows, design.ports, device.memory.latency_s * design.clock_hz)
+    each = [words(s.unit, int(pe)) for s, pe in zip(stages, rows.pe)]
+    depths = occupied(design.network, times, design.interval, each, held)
+    budget = Budget.of(fabric)
+    taken, _ = packed(rows, budget)
+    before = {
+        "lut": budget.lut - taken[0],
+        "bram18": budget.bram18 - taken[2],
+        "uram": budget.uram - taken[3],
+    }
+    room, homeless = {name: float(value) for name, value in before.items()}, 0
+    wanted = [
+        (-(-pixel_bits(stages[e.source].unit) // each[e.source]), depth)
+        for stage, found in zip(stages, depths)
+        for e, depth in zip(stage.edges, found)
+        if depth
+    ]
+    for width, depth in sorted(wanted, reverse=True):
+        homeless += not place_fifo(width, depth, held, room, intel=budget.intel)
+    lut, blocks, ultra = (float(before[n] - room[n]) for n in ("lut", "bram18", "uram"))
+    fifos = named(lut, lut * FF_PER_LUT, 0.0, blocks, ultra, budget.intel)
+    return Streams({n: v + fifos[n] for n, v in design.plan.used.items()}, fifos, homeless)
 
 
 def fifos(design: Design, device: FpgaDevice, frames: int = 3) -> dict[str, dict[str, int]]:

@@ -173,7 +173,8 @@ def fold(
         chosen, used = np.zeros(len(stages), dtype=np.int64), np.zeros(4)
         goals = ways.targets(floor)
         goals = goals[goals >= targets[first]]
-        if search(ways.offsets, ways.rows.cycles, ways.columns, ways.memories, goals, have, chosen, used) < 0:
+        where = (ways.offsets, ways.rows.cycles, ways.columns, ways.memories, goals, have, budget.dies)
+        if search(*where, chosen, used) < 0:
             continue
         rows = ways.rows.take(chosen)
         interval = max(float(rows.cycles.max()), floor)
@@ -212,9 +213,8 @@ def best(
     chosen, targets = np.zeros(len(stages), dtype=np.int64), every.targets(floor)
     targets = targets[(targets >= near.bound) & (targets <= near.interval)]
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    met = exact(
-        every.offsets, every.rows.cycles, every.columns, every.memories, targets, have, EXACT_LIMIT, chosen
-    )
+    where = (every.offsets, every.rows.cycles, every.columns, every.memories, targets, have, budget.dies)
+    met = exact(*where, EXACT_LIMIT, chosen)
     if met < 0:
         return near
     found = planned([every.rows.take(chosen)], budget, floor)
@@ -298,6 +298,8 @@ def _refuse(rows: Options, budget: Budget, hint: str) -> NoReturn:
     over = [f"{labels[n]} by {need[n] / max(have[n], 1) - 1:.0%}" for n in labels if need[n] > have[n]]
     if not over:  # each fits alone, but BRAM that moves to LUTs or URAM finds no room there
         over = ["memories that find no room in BRAM, URAM or LUT"]
+        if budget.dies > 1 and packed(rows, budget)[1]:
+            over = [f"one layer for one of {budget.dies} dies"]
     raise InfeasibleError(
         "resources",
         ", ".join(f"{_amount(need[n])} {labels[n]}" for n in labels),
@@ -320,6 +322,19 @@ def _pack(rows: Options, budget: Budget) -> Floats:
     return used
 
 
+def packed(rows: Options, budget: Budget) -> tuple[Floats, bool]:
+    """(LUT, DSP, BRAM, URAM) of foldings within a budget, and whether they fit, whatever its dies."""
+    fixed = float(rows.fixed_uram.sum())
+    used = _pack(rows, replace(budget, uram=budget.uram - fixed))
+    used[3] += fixed
+    return used, not np.any(used > np.array([budget.lut, budget.dsp, budget.bram18, budget.uram]))
+
+
+def least_cost(unit: Unit, technology: str, *, embedded: bool = False) -> float:
+    """What the cheapest folding of a unit costs at the first price vector [LUT]."""
+    return float(_table(unit, technology, embedded).least[0, -1])
+
+
 def slowest_that_meets(unit: Unit, technology: str, cycles: float, *, embedded: bool = False) -> Options:
     """The folding of a unit's cheapest chain that just takes no more than `cycles`, else its fastest."""
     ways = _table(unit, technology, embedded).chains[0]
@@ -336,10 +351,8 @@ def planned(rows: Sequence[Options], budget: Budget, floor: float = 0.0) -> Plan
         They do not fit the budget.
     """
     every = _joined(rows)
-    fixed = float(every.fixed_uram.sum())
-    used = _pack(every, replace(budget, uram=budget.uram - fixed))
-    used[3] += fixed
-    if np.any(used > np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])):
+    used, fits = packed(every, budget)
+    if not fits:
         _refuse(every, budget, f"fold further, or {_SMALLER}")
     interval = max(float(every.cycles.max()), floor)
     return Plan(every, interval, 0.0, _used(used, budget))
@@ -362,7 +375,6 @@ def scored(
     every = _space(tuple(s.unit for s in stages), technology, embedded).every
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
     interval, fits = np.empty(len(choices)), np.empty(len(choices), dtype=np.bool_)
-    score(
-        choices + every.offsets[:-1], every.rows.cycles, every.columns, every.memories, have, interval, fits
-    )
+    where = (choices + every.offsets[:-1], every.rows.cycles, every.columns, every.memories, have)
+    score(*where, budget.dies, interval, fits)
     return interval, fits

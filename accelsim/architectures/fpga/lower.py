@@ -10,7 +10,7 @@ from accelsim.architectures.fpga import dataflow, overlay
 from accelsim.architectures.fpga.dataflow import PipelineProgram
 from accelsim.architectures.single import OpTable, predict_by_graph
 from accelsim.core.errors import RequestError
-from accelsim.core.precision import PrecisionPlan
+from accelsim.core.precision import PRECISIONS, Precision, PrecisionPlan
 from accelsim.hardware.schema import FpgaDevice
 from accelsim.workload.graph import Graph
 
@@ -19,12 +19,16 @@ class FpgaArchitecture:
     """See `accelsim.architectures.base.Architecture`."""
 
     kind = "fpga"
+    widens = False
 
     def precisions(self, device: FpgaDevice) -> tuple[str, ...]:
         return device.precisions
 
     def supports(self, device: FpgaDevice, precision: str) -> bool:
         return precision in device.precisions
+
+    def accumulators(self, device: Any, precision: Precision) -> tuple[str, ...]:
+        return (PRECISIONS[precision.name].accumulate,)
 
     def lower(self, graph: Graph, device: FpgaDevice, options: Options) -> Program:
         """Build the pipeline, or the overlay's program.

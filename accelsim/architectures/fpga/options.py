@@ -140,10 +140,11 @@ def evaluate(
     if unit.kind in ("mvau", "vvau"):
         w, a = unit.weight_bits, unit.act_bits
         acc = res.accumulator_bits(unit.mw, w, a)
-        lut = res.CONTROL_LUT + res.adder_lut(pe, simd, w, a, acc)
-        mult_lut = res.multiplier_lut(pe, simd, w, a)
+        kept = _kept(unit, pe, simd)
+        lut = res.CONTROL_LUT + kept * res.adder_lut(pe, simd, w, a, acc)
+        mult_lut = kept * res.multiplier_lut(pe, simd, w, a)
         if min(w, a) > 1:
-            mult_dsp = res.multiplier_dsp(pe, simd, w, a, technology, shared=unit.kind == "mvau")
+            mult_dsp = kept * res.multiplier_dsp(pe, simd, w, a, technology, shared=unit.kind == "mvau")
         if unit.requantised:
             lut, dsp, thresholds = _requantised(unit, pe, acc, lut, embedded)
         copies = 2 if unit.dynamic else 1
@@ -221,6 +222,14 @@ def evaluate(
     )
 
 
+def _kept(unit: Unit, pe: Ints, simd: Ints) -> Any:
+    """Share of the multipliers and adders that synthesis keeps: in a fully unrolled unit each weight is a
+    constant, and those that are zero take no logic (Duarte et al., JINST 13 P07027, 2018, arXiv:1804.06913).
+    """
+    constant = (pe * simd == unit.weights) & (not unit.dynamic) & (not unit.streamed)
+    return np.where(constant, unit.density, 1.0)
+
+
 def _column(values: Any, n: int) -> Floats:
     return np.broadcast_to(np.asarray(values, dtype=np.float64), n).copy()
 
@@ -283,8 +292,10 @@ def unit_cycles(unit: Unit, pe: Any, simd: Any, generator_simd: Any = None) -> A
         return np.maximum(compute, np.where(np.asarray(simd) > 1, cyc.parallel_window(window), serial))
     if unit.kind == "pool":
         compute = cyc.pool(unit.mh, unit.mw, unit.pixels, pe)
-        if window is None or _tiles(unit):
+        if window is None:
             return compute
+        if _tiles(unit):  # rows and columns that no window needs pass as well
+            return np.maximum(compute, cyc.channelwise(unit.mh, unit.pixels_in, pe))
         return np.maximum(compute, cyc.sliding_window(window, unit.channels, pe, depthwise=True))
     if unit.kind == "global_pool":
         return cyc.global_pool(unit.mh, unit.pixels_in, pe)

@@ -6,6 +6,7 @@ from math import ceil, prod
 from typing import Any
 
 from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Program
+from accelsim.architectures.fpga import power
 from accelsim.architectures.fpga.dataflow import NAN, PRODUCTS, check_precision
 from accelsim.architectures.fusion import EPILOGUES, fuse
 from accelsim.core.outcome import InfeasibleError
@@ -81,12 +82,13 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> Program:
     if options.sparsity != "dense":
         notes.append("sparse weights save nothing: the array multiplies zeros as well")
     parameters = {
+        "power_band": power.band(),
         "peak_ops_per_s": 2.0
         * engine.cores
         * engine.pixel_parallel
         * engine.input_parallel
         * engine.output_parallel
-        * engine.clock_hz
+        * engine.clock_hz,
     }
     return Program(
         graph, device, options, tuple(kernels), "sequential", memory_bytes, tuple(notes), parameters
@@ -250,9 +252,9 @@ def _energy(device: FpgaDevice, kernel: Kernel, moved: float) -> dict[str, float
     }
     wide = max(names, key=lambda n: names[n], default="")
     parts = {
-        "compute": (kernel.flops / 2, energy.mac_j.get(wide)),
+        "mac": (kernel.flops / 2, energy.mac_j.get(wide)),
         "vector": (sum(op.work.vector_ops for op in kernel.ops), energy.vector_op_j),
-        "onchip": (moved, energy.sram_byte_j),
+        "sram": (moved, energy.sram_byte_j),
         "dram": (moved, energy.dram_byte_j),
     }
     return {

@@ -68,6 +68,45 @@ def pack(lut, multiplier_lut, dsp, multiplier_dsp, bram, uram, lutram, have, use
 
 
 @njit(cache=True)
+def place(lut, multiplier_lut, dsp, multiplier_dsp, bram, uram, lutram, have, dies, used):  # type: ignore[no-untyped-def]
+    """`pack`, and whether the stages also fit equal dies, in order, each filled as far as it goes.
+
+    Filling the first die to its end leaves least for the others, so if this fails every order-preserving
+    placement does.
+
+    Parameters
+    ----------
+    lut, multiplier_lut, dsp, multiplier_dsp, bram, uram, lutram, have, used
+        As in `pack`; the memories of a stage stand together.
+    dies : int
+    """
+    if not pack(lut, multiplier_lut, dsp, multiplier_dsp, bram, uram, lutram, have, used):
+        return False
+    if dies == 1:
+        return True
+    n = len(lut)
+    each = len(bram) // n
+    share, taken = have / dies, np.empty(4)
+    low = 0
+    for _ in range(dies):
+        good, bad = low, n + 1  # the die holds the stages before `good`, and cannot hold those before `bad`
+        while bad - good > 1:
+            middle = n if bad == n + 1 else (good + bad) // 2
+            m = slice(low * each, middle * each)
+            if pack(
+                lut[low:middle], multiplier_lut[low:middle], dsp[low:middle], multiplier_dsp[low:middle],
+                bram[m], uram[m], lutram[m], share, taken,
+            ):  # fmt: skip
+                good = middle
+            else:
+                bad = middle
+        low = good
+        if low == n:
+            return True
+    return False
+
+
+@njit(cache=True)
 def chain(cycles, stream, tail, accept, cost):  # type: ignore[no-untyped-def]
     """Rows from fast to slow: the cheapest folding of all, then again and again the cheapest one that is
     faster and no later in any part of its timing (the first such row among equals).
@@ -173,7 +212,7 @@ def bound(offsets, cycles, cost, prices, targets, have):  # type: ignore[no-unty
 
 
 @njit(cache=True)
-def search(offsets, cycles, columns, memories, targets, have, chosen, used):  # type: ignore[no-untyped-def]
+def search(offsets, cycles, columns, memories, targets, have, dies, chosen, used):  # type: ignore[no-untyped-def]
     """First target whose foldings fit: each stage takes its slowest that meets it.
 
     Parameters
@@ -187,6 +226,8 @@ def search(offsets, cycles, columns, memories, targets, have, chosen, used):  # 
     targets : float64 (targets,)
         Ascending.
     have : float64 (4,)
+    dies : int
+        See `place`.
     chosen : int64 (stages,), used : float64 (4,)
         Written.
 
@@ -217,13 +258,13 @@ def search(offsets, cycles, columns, memories, targets, have, chosen, used):  # 
                 bram[s * per_stage + m] = memories[0, row, m]
                 uram[s * per_stage + m] = memories[1, row, m]
                 lutram[s * per_stage + m] = memories[2, row, m]
-        if pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used):
+        if place(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, dies, used):
             return k
     return -1
 
 
 @njit(cache=True)
-def score(choices, cycles, columns, memories, have, interval, fits):  # type: ignore[no-untyped-def]
+def score(choices, cycles, columns, memories, have, dies, interval, fits):  # type: ignore[no-untyped-def]
     """Interval and fit of whole designs; sums settle most of them, `pack` the rest.
 
     Parameters
@@ -233,6 +274,8 @@ def score(choices, cycles, columns, memories, have, interval, fits):  # type: ig
     cycles : float64 (foldings,), columns : float64 (4, foldings), memories : float64 (3, foldings, memories)
         As in `search`.
     have : float64 (4,)
+    dies : int
+        See `place`.
     interval : float64 (designs,), fits : bool (designs,)
         Written.
     """
@@ -255,7 +298,7 @@ def score(choices, cycles, columns, memories, have, interval, fits):  # type: ig
         if logic > have[0] or blocks > have[1]:
             fits[i] = False
             continue
-        if logic + products <= have[0] and memory <= have[2]:
+        if dies == 1 and logic + products <= have[0] and memory <= have[2]:
             fits[i] = True
             continue
         for s in range(stages):
@@ -270,11 +313,11 @@ def score(choices, cycles, columns, memories, have, interval, fits):  # type: ig
                 bram[s * per_stage + m] = memories[0, row, m]
                 uram[s * per_stage + m] = memories[1, row, m]
                 lutram[s * per_stage + m] = memories[2, row, m]
-        fits[i] = pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used)
+        fits[i] = place(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, dies, used)
 
 
 @njit(cache=True)
-def exact(offsets, cycles, columns, memories, targets, have, limit, chosen):  # type: ignore[no-untyped-def]
+def exact(offsets, cycles, columns, memories, targets, have, dies, limit, chosen):  # type: ignore[no-untyped-def]
     """First target that some combination of foldings meets and fits, by trying them all.
 
     Combinations are tried depth first, slowest folding of each stage first; a branch ends where the logic and
@@ -286,6 +329,8 @@ def exact(offsets, cycles, columns, memories, targets, have, limit, chosen):  # 
         As in `search`.
     targets : float64 (targets,)
         Ascending.
+    dies : int
+        See `place`.
     limit : int
         Combinations that may be tried.
     chosen : int64 (stages,)
@@ -349,7 +394,7 @@ def exact(offsets, cycles, columns, memories, targets, have, limit, chosen):  # 
                     bram[s * per_stage + m] = memories[0, r, m]
                     uram[s * per_stage + m] = memories[1, r, m]
                     lutram[s * per_stage + m] = memories[2, r, m]
-            if pack(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, used):
+            if place(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, dies, used):
                 chosen[:] = row
                 return k
     return -1

@@ -10,7 +10,7 @@ from accelsim.architectures.gpu import intervals, rates
 from accelsim.architectures.gpu.lower import lower
 from accelsim.architectures.gpu.table import predict
 from accelsim.architectures.single import OpTable
-from accelsim.core.precision import PrecisionPlan
+from accelsim.core.precision import PRECISIONS, Precision, PrecisionPlan
 from accelsim.hardware.schema import GpuDevice
 from accelsim.workload.graph import Graph
 
@@ -19,12 +19,16 @@ class GpuArchitecture:
     """Devices of kind ``gpu``."""
 
     kind = "gpu"
+    widens = True
 
     def supports(self, device: GpuDevice, precision: str) -> bool:
         return rates.supports(device, precision)
 
     def precisions(self, device: GpuDevice) -> tuple[str, ...]:
         return rates.precisions(device)
+
+    def accumulators(self, device: Any, precision: Precision) -> tuple[str, ...]:
+        return (PRECISIONS[precision.name].accumulate,)
 
     def lower(self, graph: Graph, device: GpuDevice, options: Options) -> Program:
         return lower(graph, device, options)

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures.gpu import attention_rows as A
-from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
+from accelsim.architectures.gpu.finish import Timed, of_device, timed
 from accelsim.architectures.gpu.rates import product_rate, wider
 from accelsim.architectures.opwork import output_bytes
 from accelsim.core.precision import PrecisionPlan
@@ -23,19 +22,25 @@ from accelsim.hardware.kernels import AttentionModel
 
 Array = npt.NDArray[np.float64]
 
-BOUNDS = (*R.BOUNDS, "launch")
-"""What limits a kernel, by the code that `attention_rows` returns."""
-
 DEFAULT_STACK = "vllm"
 """Whose constants stacks without a section take: its kernels are those of the FlashAttention library."""
 
 MANY_HEADS = 32
 """Query heads per key head that kernels for shared heads take at most."""
 
+SINGLE_BELOW = {"sglang": 4.0}
+"""Query heads per key head from which on a stack's kernels for shared heads take over; else two. FlashInfer
+keeps fewer than four on its kernel without tensor cores."""
+
+FEW_SHARE = 0.25
+"""Thread blocks per SM below which a stack's kernels for grouped heads give way to those that take each query
+head for itself: XQA in TensorRT-LLM, which counts `FEW_KEYS` keys of a key head as a block."""
+FEW_KEYS = 128.0
+
 PROMPT_KERNELS = frozenset({"trtllm", "sglang"})
 """Stacks that run a prompt of one token on their prefill kernel; others decode it."""
 
-_LATENCY, _LAUNCH = BOUNDS.index("latency"), BOUNDS.index("launch")
+_GROUPS = (1.5, 3.5, MANY_HEADS + 0.5)
 
 
 def attention_model(
@@ -47,6 +52,7 @@ def attention_model(
     group: float,
     width: int,
     window: bool,
+    few: bool = False,
 ) -> AttentionModel:
     """Constants of the kernel that a stack launches.
 
@@ -65,12 +71,17 @@ def attention_model(
         Width of a head.
     window : bool
         A sliding window is on.
+    few : bool
+        The grid is small, see `is_few`.
     """
     models = device.kernels.attention
     kernels: Mapping[str, AttentionModel] = models.get(stack, models[DEFAULT_STACK])
     phase = "decode" if decode else "prefill"
     narrow = "-fp8" if format_bits[0] <= 8 else "-kv8" if format_bits[1] <= 8 else ""
-    heads = "-single" if group == 1 else "-many" if group > MANY_HEADS else ""
+    if group < SINGLE_BELOW.get(stack, 2.0):
+        heads = "-single"
+    else:
+        heads = "-many" if group > MANY_HEADS else "-few" if few else ""
     mask = "-window" if window else "-full"
     widths = (f"-{width}{mask}", f"-{width}", heads or mask, mask, "")
     for name in (phase + narrow + suffix for suffix in widths):
@@ -80,6 +91,13 @@ def attention_model(
         if name in kernels:
             return kernels[name]
     raise KeyError(phase)  # the generic file of the kind has both
+
+
+def is_few(units: Any, keys: Any, sms: float) -> Any:
+    """Whether a decoding grid of so many sequences and key heads is too small for kernels of grouped heads,
+    see `FEW_SHARE`.
+    """
+    return units * np.maximum(1.0, np.floor(keys / FEW_KEYS)) < FEW_SHARE * sms
 
 
 def attention_device(device: Any) -> Array:
@@ -107,7 +125,7 @@ def attention_rows(
     stack: str,
     cold: bool = False,
     decode: bool | None = None,
-) -> tuple[Array, npt.NDArray[np.int64], Array, Array]:
+) -> Timed:
     """Latency and traffic of many attention operators, each launched on its own.
 
     Parameters
@@ -124,11 +142,6 @@ def attention_rows(
     decode : bool, optional
         Whether the rows are decode steps; by default those with one new token are.
 
-    Returns
-    -------
-    latency_s, bound, dram_bytes, l2_bytes : ndarray
-        Launch included [s]; index in `BOUNDS`; traffic [B].
-
     Raises
     ------
     InfeasibleError
@@ -137,15 +150,7 @@ def attention_rows(
     rows = _rows_of(shapes, formats, device, cold)
     models = _choose(rows, formats, device, stack, decode)
     out = run_kernel(rows, models, device)
-    body, fixed = out[:, A.OUT_BODY], out[:, A.OUT_FIXED]
-    launch_s = launch_gap_s(device, stack) + ramp_s(device)
-    latency = body + fixed + launch_s
-    bound = out[:, A.OUT_BOUND].astype(np.int64)
-    bound[fixed > body] = _LATENCY
-    bound[launch_s > 0.5 * latency] = _LAUNCH
-    host_s = host_bound_s(device, stack)
-    bound[latency < host_s] = _LAUNCH
-    return np.maximum(latency, host_s), bound, out[:, A.OUT_DRAM_BYTES], out[:, A.OUT_L2_BYTES]
+    return timed(out, out[:, A.OUT_BOUND], *of_device(device, stack))
 
 
 def _rows_of(shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, cold: bool) -> Array:
@@ -185,9 +190,10 @@ def _choose(
     single = rows[:, A.QUERIES] == 1
     if decode or (decode is False and stack in PROMPT_KERNELS):
         single = np.full(len(rows), decode)
-    group = np.where(rows[:, A.GROUP] > MANY_HEADS, 2, rows[:, A.GROUP] > 1)
-    kind = group * 4 + single * 2 + (rows[:, A.WINDOW] > 0)
-    code = (rows[:, A.SCORE_WIDTH] * 12 + kind).astype(np.int64)
+    group = np.digitize(rows[:, A.GROUP], _GROUPS)
+    few = is_few(rows[:, A.BATCH] * rows[:, A.KV_HEADS], rows[:, A.KEYS], device.sm.count) & single
+    kind = few * 16 + group * 4 + single * 2 + (rows[:, A.WINDOW] > 0)
+    code = (rows[:, A.SCORE_WIDTH] * 32 + kind).astype(np.int64)
     found, rows[:, A.MODEL] = np.unique(code, return_inverse=True)
     bits = (float(formats.activation.bits), float(formats.kv.bits))
     return [
@@ -196,9 +202,10 @@ def _choose(
             stack,
             decode=bool(kind & 2),
             format_bits=bits,
-            group=(1.0, 2.0, inf)[kind // 4],
+            group=(1.0, 2.0, 8.0, inf)[kind % 16 // 4],
             width=width,
             window=bool(kind & 1),
+            few=kind >= 16,
         )
-        for width, kind in (divmod(c, 12) for c in found.tolist())
+        for width, kind in (divmod(c, 32) for c in found.tolist())
     ]

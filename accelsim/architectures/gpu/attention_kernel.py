@@ -10,9 +10,9 @@ import math
 from numba import njit
 
 from accelsim.architectures.gpu import attention_rows as A
+from accelsim.architectures.gpu import rows as R
+from accelsim.architectures.gpu.grid import divided
 from accelsim.architectures.gpu.sm import joined, resident
-
-_COMPUTE, _MEMORY, _L2, _LATENCY = 0.0, 1.0, 2.0, 3.0  # indices in rows.BOUNDS
 
 
 @njit(cache=True)
@@ -164,22 +164,48 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
         fixed += r[A.BATCH] * p[A.TOKEN_S] * r[A.QUERIES]
         if r[A.BATCH] <= p[A.SEQUENCES]:
             fixed += p[A.SEQUENCE_S] * r[A.BATCH]
+        partial = 0.0
+        if p[A.PACKED] > 0.0 and group > 1.0 and r[A.BATCH] > 1.0 and r[A.KV_HEADS] > 1.0:
+            fixed += p[A.REPACK_S]
         if split > 1.0:
             partial = 8.0 * split * r[A.BATCH] * r[A.KV_HEADS] * group * r[A.QUERIES] * r[A.VALUE_WIDTH]
             l2_bytes += partial
             fixed += p[A.MERGE_S] + partial / l2_rate
-        out[i, A.OUT_BODY] = body
-        out[i, A.OUT_FIXED] = fixed
-        out[i, A.OUT_COMPUTE] = main
-        out[i, A.OUT_DRAM_S] = dram_s
-        out[i, A.OUT_DRAM_BYTES] = dram_bytes
-        out[i, A.OUT_L2_BYTES] = l2_bytes
+        out[i, R.OUT_BODY] = body
+        out[i, R.OUT_FIXED] = fixed
+        out[i, R.OUT_COMPUTE] = main
+        out[i, R.OUT_DRAM_S] = dram_s
+        out[i, R.OUT_DRAM_BYTES] = dram_bytes
+        out[i, R.OUT_L2_BYTES] = l2_bytes
         out[i, A.OUT_TILE] = tile
         out[i, A.OUT_SPLIT] = split
         out[i, A.OUT_WAVES] = queue
         if dram_s >= main:
-            out[i, A.OUT_BOUND] = _MEMORY
+            out[i, A.OUT_BOUND] = R.MEMORY
         elif l2_s * clock >= max(busy, wait):
-            out[i, A.OUT_BOUND] = _L2
+            out[i, A.OUT_BOUND] = R.L2
         else:
-            out[i, A.OUT_BOUND] = _LATENCY if wait > 1.2 * busy else _COMPUTE
+            out[i, A.OUT_BOUND] = R.LATENCY if wait > 1.2 * busy else R.COMPUTE
+        o = out[i]
+        o[R.STALL_COMPUTE : R.OUT_SUMS] = 0.0
+        on_chip, o[R.STALL_DRAM] = divided(body, main, dram_s)
+        resource = R.STALL_L2 if port >= work else R.STALL_COMPUTE
+        if l2_s * clock >= max(busy, wait):
+            o[R.STALL_L2] += on_chip
+        elif wait > busy:  # steps and their latencies, with blocks spread evenly; the rest is the last wave
+            each = own * pace + start
+            even = min(wait, max(1.0, queue / p[A.RESIDENT]) * each)
+            o[resource] += on_chip * even / wait * own * work / each
+            o[R.STALL_LATENCY] += on_chip * even / wait * (1.0 - own * work / each)
+            o[R.STALL_TAIL] += on_chip * (1.0 - even / wait)
+        else:
+            even = min(busy, queue * own * work)
+            o[resource] += on_chip * even / busy
+            o[R.STALL_TAIL] += on_chip * (1.0 - even / busy)
+        # The small kernels around: what they move, merging, and their launches.
+        o[R.STALL_DRAM] += fresh * miss_q / dram_rate
+        o[R.STALL_L2] += fresh * (1.0 - miss_q) / l2_rate + partial / l2_rate
+        merge_s = p[A.MERGE_S] if split > 1.0 else 0.0
+        o[R.STALL_LATENCY] += merge_s
+        moved_s = fresh * (miss_q / dram_rate + (1.0 - miss_q) / l2_rate) + partial / l2_rate
+        o[R.STALL_LAUNCH] += fixed - moved_s - merge_s

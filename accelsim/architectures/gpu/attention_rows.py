@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from accelsim.architectures.gpu.rows import OUT_SUMS
+
 # Input: sequences; key heads; query heads per key head; new tokens and keys of each sequence; reduction of
 # the scores and width of the values; causal 0 or 1; window, 0 for none; bytes of one key and its value;
 # FLOP per SM and clock; clock [Hz].
@@ -26,12 +28,10 @@ DRAM_EFFICIENCY, L2_EFFICIENCY, L2_SHARE, OVERLAP, SUSTAINED = range(8, 13)
 FIXED_S, SEQUENCE_S, TOKEN_S, MERGE_S, QUERY_PASSES, KEY_PASSES, EDGE = range(13, 20)
 STEP_64, STEP_192, STEP_256, STEP_512, BLOCK_64, BLOCK_192, BLOCK_256, BLOCK_512 = range(20, 28)
 TILE, NARROW_TILE, SMALLEST_TILE, PACKED, STEP_KEYS = range(28, 33)
-SPLIT_FILL, SPLIT_KEYS, MOST_SPLITS, SEQUENCES, SKIPS = range(33, 38)
-CONSTANTS = 38
+SPLIT_FILL, SPLIT_KEYS, MOST_SPLITS, SEQUENCES, SKIPS, REPACK_S = range(33, 39)
+CONSTANTS = 39
 
-# Output. The first six are those of `rows`: overlapped compute and DRAM time, what does not overlap, compute
-# (or on-chip) time, DRAM time [s]; traffic [B].
-OUT_BODY, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = range(6)
-# Query rows of a tile, parts of the keys, waves, index in `rows.BOUNDS`.
-OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_BOUND = range(6, 10)
-OUT_WIDTH = 10
+# Output. What adds up over rows is as in `rows`, then: query rows of a tile, parts of the keys, waves, index
+# in `rows.BOUNDS`.
+OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_BOUND = range(OUT_SUMS, OUT_SUMS + 4)
+OUT_WIDTH = OUT_SUMS + 4

@@ -70,8 +70,8 @@ class Layers:
         Bytes that pass between two uses; infinite when cold.
     width_a, width_b : ndarray
         Bytes per element of input and weights.
-    rate, clock, tensor : ndarray
-        FLOP per SM and clock, clock [Hz], 1.0 where tensor cores do it.
+    rate, clock, tensor, integer : ndarray
+        FLOP per SM and clock, clock [Hz], 1.0 where tensor cores do it, 1.0 where the operands are integers.
     vector_ops, vector_rate : ndarray
         Fused elementwise operations; operations per SM and clock.
     table : ndarray
@@ -99,6 +99,7 @@ class Layers:
     rate: Array
     clock: Array
     tensor: Array
+    integer: Array
     vector_ops: Array
     vector_rate: Array
     table: Array
@@ -247,6 +248,7 @@ def _base(layers: Layers, owner: npt.NDArray[np.intp], algorithm: int) -> Kernel
     rows[:, R.CLOCK], rows[:, R.TABLE], rows[:, R.SHARE] = layers.clock, layers.table, 1.0
     rows[:, R.BYTES_A], rows[:, R.BYTES_B] = layers.width_a, layers.width_b
     rows[:, R.VECTOR_RATE], rows[:, R.RATE] = layers.vector_rate, layers.rate
+    rows[:, R.INTEGER] = layers.integer
     return Kernels(rows, owner, np.full(len(owner), algorithm), np.ones(len(owner)))
 
 
@@ -397,5 +399,5 @@ def layers_of(
         s["groups"], pixels, filters, channels, window, stride, a, b, c, 0.0 * ones,
         own, own + (copies - 1) * b, own, own,
         width_a * ones, width_b * ones, rate * ones, clock * ones, float(tensor) * ones,
-        0.0 * ones, lanes * ones, 0.0 * ones, *tiles,
+        float(product.is_integer) * ones, 0.0 * ones, lanes * ones, 0.0 * ones, *tiles,
     )  # fmt: skip

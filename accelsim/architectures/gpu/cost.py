@@ -5,17 +5,18 @@ One numba kernel costs products and streams, one attention; collectives have clo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import nan
 from typing import Any
 
 import numpy as np
 
-from accelsim.architectures.base import KernelCost, Program
+from accelsim.architectures.base import STALLS, KernelCost, Program
 from accelsim.architectures.gpu import attention_rows as A
+from accelsim.architectures.gpu import power
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.attention import run_kernel
-from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
+from accelsim.architectures.gpu.finish import of_device, timed
 from accelsim.architectures.gpu.lower import Plan, as_arrays
 from accelsim.architectures.gpu.moe import grouped_line
 from accelsim.architectures.gpu.tiles import SPLITS, TILES, half_rate, port_scale, shared_loads, switched_j
@@ -51,7 +52,7 @@ def evaluate(plan: Plan, device: Any, governor: bool) -> np.ndarray:
 def cost(program: Program) -> tuple[KernelCost, ...]:
     """Cost of each kernel at the program's fidelity."""
     plan: Plan = program.parameters["plan"]
-    writer = _Writer.of(program, plan)
+    writer = _Writer.of(program)
     count = range(len(program.kernels))
     if program.options.fidelity == "analytic":
         return tuple(_analytic(program, plan, writer, i) for i in count)
@@ -63,99 +64,85 @@ def cost(program: Program) -> tuple[KernelCost, ...]:
         at = rows_of[index][0]
         lines[at] = grouped_line(plan.rows[at], model, program.device, program.options.governor)
     attention = dict(zip(plan.attention, _attention_lines(plan, program.device)))
-    found: list[KernelCost] = []
+    candidates: list[_Candidate] = []
     for i in count:
-        if i in plan.link:
-            found.append(_link(program, plan, i))
-        elif i in plan.attention:
-            found.append(_attention(attention[i], plan, writer, i))
-        else:
-            found.append(_rows(lines, rows_of[i], plan, writer, i))
-    return tuple(found)
+        if i in plan.attention:
+            candidates.append(_attention(attention[i], plan, i))
+        elif i not in plan.link:
+            candidates += _rows(lines, rows_of[i], plan, i)
+    found = {i: _link(program, plan, writer, i) for i in plan.link}
+    for candidate, one in zip(candidates, writer.finish(candidates, plan)):
+        best = found.get(candidate.kernel)
+        if best is None or one.latency_s < best.latency_s:
+            found[candidate.kernel] = one
+    return tuple(found[i] for i in count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """One way to run a kernel: its summed output columns of `rows`, its launches, and what limits it."""
+
+    kernel: int
+    clock: float
+    sums: list[float]
+    launches: float
+    bound: float
+    mapping: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
     """What is the same for every kernel of a program, and the last step from durations to a `KernelCost`."""
 
-    ramp_s: float
-    gap_s: float
+    launch_s: float
     host_s: float
-    mac_j: dict[str, float]
-    vector_j: float
-    dram_j: float
-    l2_j: float
+    device: Any
+    cap: bool
 
     @classmethod
-    def of(cls, program: Program, plan: Plan) -> _Writer:
+    def of(cls, program: Program) -> _Writer:
         device: Any = program.device
-        stack, energy = program.options.stack, device.energy
-        single = (energy.vector_op_j, energy.dram_byte_j, energy.sram_byte_j)
-        return cls(
-            ramp_s(device),
-            launch_gap_s(device, stack),
-            host_bound_s(device, stack),
-            energy.mac_j,
-            *(nan if v is None else float(v) for v in single),
-        )
+        return cls(*of_device(device, program.options.stack), device, program.options.governor)
 
-    def energy(self, plan: Plan, index: int, dram: float, l2: float) -> dict[str, float]:
-        """Dynamic energy by component [J]; NaN where the device file has no coefficient."""
-        flops, ops = plan.flops[index], plan.vector_ops[index]
-        return {
-            "mac": flops / 2.0 * self.mac_j.get(plan.names[index], nan) if flops else 0.0,
-            "vector": ops * self.vector_j if ops else 0.0,
-            "dram": dram * self.dram_j,
-            "l2": l2 * self.l2_j,
-        }
+    def energy(self, plan: Plan, index: int, dram: float, l2: float, taken_s: float) -> dict[str, float]:
+        """Energy above idle by part [J], the L2 as ``sram``; NaN where the device file has no coefficient."""
+        found = power.coefficients(self.device, plan.families[index])
+        work = (plan.flops[index], plan.vector_ops[index], dram, l2)
+        return found.parts(power.mac_j(self.device, plan.names[index]), work, taken_s, self.cap)
 
-    def finish(
-        self,
-        plan: Plan,
-        index: int,
-        clock: float,
-        durations: tuple[float, float, float, float],
-        traffic: tuple[float, float],
-        launches: float,
-        bound: str,
-        mapping: str,
-    ) -> KernelCost:
-        """Add launches and the host to (body, fixed, compute, dram) [s], and name what limits the kernel."""
-        body, fixed, compute, dram_s = durations
-        launch = launches * (self.gap_s + self.ramp_s)
-        total = body + fixed + launch
-        if total < self.host_s:
-            total, bound = self.host_s, "launch"
-        elif launch > 0.5 * total:
-            bound = "launch"
-        elif fixed > body:
-            bound = "latency"
-        return KernelCost(
-            clock,
-            compute * clock,
-            dram_s * clock,
-            (total - max(compute, dram_s)) * clock,
-            {"dram": traffic[0], "l2": traffic[1]},
-            bound,
-            mapping,
-            self.energy(plan, index, *traffic),
-        )
+    def finish(self, candidates: list[_Candidate], plan: Plan) -> Iterator[KernelCost]:
+        """Add launches and the host, and name what limits each."""
+        if not candidates:
+            return
+        sums = np.array([c.sums for c in candidates])
+        launches = np.array([c.launches for c in candidates]) * self.launch_s
+        done = timed(sums, np.array([c.bound for c in candidates]), launches, self.host_s)
+        lines = zip(done.latency_s.tolist(), done.bound.tolist(), done.stalls_s.tolist())
+        for c, (total, bound, stalls) in zip(candidates, lines):
+            _, _, compute, dram_s, dram, l2 = c.sums[: R.STALL_COMPUTE]
+            yield KernelCost(
+                c.clock,
+                compute * c.clock,
+                dram_s * c.clock,
+                (total - max(compute, dram_s)) * c.clock,
+                {"dram": dram, "l2": l2},
+                R.BOUNDS[bound],
+                c.mapping,
+                self.energy(plan, c.kernel, dram, l2, total),
+                stalls_s=dict(zip(STALLS, stalls)),
+            )
 
 
-def _rows(
-    lines: list[list[float]], positions: list[int], plan: Plan, writer: _Writer, index: int
-) -> KernelCost:
-    """A product, a stream, or several of them in turn; of several algorithms the fastest."""
+def _rows(lines: list[list[float]], positions: list[int], plan: Plan, index: int) -> Iterator[_Candidate]:
+    """A product, a stream, or several of them in turn, by algorithm."""
     of: dict[int, list[int]] = {}
     for p in positions:
         of.setdefault(plan.choice[p], []).append(p)
-    costs = [_sequence(lines, part, plan, writer, index) for part in of.values()]
-    return min(costs, key=lambda cost: cost.latency_s)
+    for part in of.values():
+        yield _sequence(lines, part, plan, index)
 
 
-def _sequence(
-    lines: list[list[float]], positions: list[int], plan: Plan, writer: _Writer, index: int
-) -> KernelCost:
+def _sequence(lines: list[list[float]], positions: list[int], plan: Plan, index: int) -> _Candidate:
     """Rows that run in turn; the longest names the bound and the mapping."""
     clock = plan.rows[positions[0]][R.CLOCK]
     sums, launches = [0.0] * R.OUT_SUMS, 0.0
@@ -176,13 +163,10 @@ def _sequence(
     if index in plan.algorithms:
         name = plan.algorithms[index][plan.choice[positions[0]]]
         mapping = f"{name}, {mapping}"
-    body, fixed, compute, dram_s, dram, l2 = sums
     if plan.choice[positions[0]] == 0:
-        fixed += plan.serial_s.get(index, 0.0)
-    bound = R.BOUNDS[int(line[R.OUT_BOUND])]
-    return writer.finish(
-        plan, index, clock, (body, fixed, compute, dram_s), (dram, l2), launches, bound, mapping
-    )
+        for column in (R.OUT_FIXED, R.STALL_LAUNCH):
+            sums[column] += plan.serial_s.get(index, 0.0)
+    return _Candidate(index, clock, sums, launches, line[R.OUT_BOUND], mapping)
 
 
 def _attention_lines(plan: Plan, device: Any) -> list[list[float]]:
@@ -194,27 +178,27 @@ def _attention_lines(plan: Plan, device: Any) -> list[list[float]]:
     return lines
 
 
-def _attention(line: list[float], plan: Plan, writer: _Writer, index: int) -> KernelCost:
-    clock = plan.attention[index][0][A.CLOCK]
-    body, fixed, compute, dram_s, dram, l2 = line[: R.OUT_SUMS]
+def _attention(line: list[float], plan: Plan, index: int) -> _Candidate:
     tile, split, waves = line[A.OUT_TILE], line[A.OUT_SPLIT], line[A.OUT_WAVES]
     mapping = f"{tile:.0f}-row query tiles, {waves:.3g} waves, {split:.0f} key splits"
-    bound = R.BOUNDS[int(line[A.OUT_BOUND])]
-    return writer.finish(plan, index, clock, (body, fixed, compute, dram_s), (dram, l2), 1.0, bound, mapping)
+    clock = plan.attention[index][0][A.CLOCK]
+    return _Candidate(index, clock, line[: R.OUT_SUMS], 1.0, line[A.OUT_BOUND], mapping)
 
 
-def _link(program: Program, plan: Plan, index: int) -> KernelCost:
+def _link(program: Program, plan: Plan, writer: _Writer, index: int) -> KernelCost:
     """A collective: its bytes cross the link, and each step of the ring waits once."""
     device: Any = program.device
     kernel = program.kernels[index]
     transfer, latency = plan.link[index]
     clock = float(device.sm.clock_hz)
     touched = kernel.bytes_compulsory
-    per_byte = device.energy.dram_byte_j
-    energy = {"dram": nan if per_byte is None else touched * float(per_byte)}
+    energy = writer.energy(plan, index, touched, touched, transfer + latency)
     levels = {"dram": touched, "l2": touched, "link": kernel.anchor.work.link_bytes}
     bound = "link" if transfer >= latency else "latency"
-    return KernelCost(clock, 0.0, transfer * clock, latency * clock, levels, bound, "link", energy)
+    stalls = {"link": transfer, "latency": latency}
+    return KernelCost(
+        clock, 0.0, transfer * clock, latency * clock, levels, bound, "link", energy, stalls_s=stalls
+    )
 
 
 def _analytic(program: Program, plan: Plan, writer: _Writer, index: int) -> KernelCost:
@@ -225,8 +209,10 @@ def _analytic(program: Program, plan: Plan, writer: _Writer, index: int) -> Kern
     touched = program.kernels[index].bytes_compulsory
     bound = "link" if index in plan.link else ("compute" if compute > memory else "memory")
     levels = {"dram": touched, "l2": touched}
-    energy = writer.energy(plan, index, touched, touched)
-    return KernelCost(clock, compute * clock, memory * clock, 0.0, levels, bound, "roofline", energy)
+    energy = writer.energy(plan, index, touched, touched, max(compute, memory))
+    stalls = {{"memory": "dram"}.get(bound, bound): max(compute, memory)}
+    cycles = (compute * clock, memory * clock, 0.0)
+    return KernelCost(clock, *cycles, levels, bound, "roofline", energy, stalls_s=stalls)
 
 
 def explain(program: Program, index: int, cost: KernelCost) -> str:

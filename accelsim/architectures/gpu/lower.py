@@ -15,17 +15,20 @@ from accelsim.architectures.fusion import Group, Joins, fuse
 from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model
+from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model, is_few
 from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants
-from accelsim.architectures.gpu.host import joining_rule, stack_of
+from accelsim.architectures.gpu.host import host_bound_s, joining_rule
 from accelsim.architectures.gpu.moe import FEW, format_name, moe_model
+from accelsim.architectures.gpu.power import DECODE, PREFILL, PRODUCT, family
 from accelsim.architectures.gpu.rates import product_precision, product_rate, vector_rate
 from accelsim.architectures.gpu.recurrent import plan_recurrent
 from accelsim.architectures.gpu.tiles import STEP_BYTES, TILES, tile_table
+from accelsim.core.sparsity import stored_share
 from accelsim.core.units import si
 from accelsim.hardware.expert_kernels import MoeModel
 from accelsim.hardware.kernels import AttentionModel, ProductModel
+from accelsim.hardware.stacks import stack_of
 from accelsim.workload.graph import Graph, Op, Tensor
 
 RESERVE = 0.05
@@ -36,8 +39,11 @@ ISOLATED_COPIES = 6
 that many times their size; how the public tables of measured kernels were taken.
 """
 
-SPARSE_BYTES = 0.5 + 0.0625
-"""Storage of 2:4 weights over dense 16-bit ones: half the values and two bits of position for each."""
+SPARSE_PATTERN = "2:4"
+"""What sparse tensor cores take (Mishra et al., arXiv:2104.08378)."""
+
+SPARSE_KINDS = ("conv", "matmul", "grouped_matmul")
+"""Products that libraries offer on them."""
 
 
 @dataclass
@@ -62,6 +68,8 @@ class Plan:
         Kernel index and record of `conv.Layers`, not yet rows.
     attention : dict
         Kernel index to (row of the attention kernel, constants).
+    compressed : set of int
+        Kernels whose weights the tensor cores take compressed: nothing unpacks them.
     grouped : dict
         Kernel index of a grouped product to its constants.
     link : dict
@@ -70,6 +78,8 @@ class Plan:
         Per kernel: time at peak arithmetic and at peak bandwidth [s].
     names : list of str
         Precision that a kernel's arithmetic runs in.
+    families : list of str
+        Family of a kernel in ``kernels.power``.
     flops, vector_ops : list of float
         Arithmetic of a kernel.
     """
@@ -85,10 +95,12 @@ class Plan:
     convolutions: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)
     constants: dict[int, ProductModel] = field(default_factory=dict)
     attention: dict[int, tuple[list[float], AttentionModel]] = field(default_factory=dict)
+    compressed: set[int] = field(default_factory=set)
     grouped: dict[int, MoeModel] = field(default_factory=dict)
     link: dict[int, tuple[float, float]] = field(default_factory=dict)
     analytic: list[tuple[float, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    families: list[str] = field(default_factory=list)
     flops: list[float] = field(default_factory=list)
     vector_ops: list[float] = field(default_factory=list)
 
@@ -148,23 +160,34 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
     for index, (kernel, traffic, locality) in enumerate(zip(kernels, bytes_of, localities)):
         _plan_kernel(plan, index, kernel, traffic, locality, device, options, appends)
     _plan_convolutions(plan, device, options)
+    for position, owner in enumerate(plan.owner):
+        if owner in plan.compressed:
+            constants = plan.constants.get(position, device.kernels.product)
+            plan.constants[position] = constants.model_copy(update={"unpack_cycles": 0.0})
     evidence = device.quantities["kernels.product.launch_cycles"]
     notes = [f"kernel constants {evidence.status}: {evidence.source}"]
     if not options.cold:
         notes.append(
             "warm: the graph runs back to back, so what still lies in the L2 is not read from memory again"
         )
-    if options.stack == "eager":
-        notes.append(f"eager: the host needs {si(device.launch.eager_s, 's')} per operator")
+    stack = stack_of(options.stack)
+    notes.append(f"stack {options.stack}: {stack.title}")
+    if stack.host_operators:
+        notes.append(
+            f"{options.stack}: the host needs {si(host_bound_s(device, options.stack), 's')} per operator"
+        )
+    if stack.host_per_step_s:
+        notes.append(f"{options.stack}: the host adds {si(stack.host_per_step_s, 's')} to each run")
     return Program(
         graph,
         device,
         options,
         kernels,
         "sequential",
-        need,
+        need - _compressed_bytes(graph, device, options),
         tuple(notes),
         {"plan": plan},
+        host_s=stack.host_per_step_s,
     )
 
 
@@ -192,6 +215,26 @@ def _prepared(
 def _memory_bytes(graph: Graph) -> float:
     """Resident bytes with the reserve [B]."""
     return (graph.weight_bytes + graph.kv_bytes + graph.peak_activation_bytes) * (1.0 + RESERVE)
+
+
+def _stored(t: Tensor, device: Any, options: Options) -> float:
+    """Storage of an operand over dense storage: weights that sparse tensor cores take lie compressed."""
+    marked = SPARSE_PATTERN in (t.pattern, options.sparsity)
+    if t.role != "weight" or not marked or device.sm.sparse_speedup == 1.0:
+        return 1.0
+    return stored_share(SPARSE_PATTERN, t.precision.bits)
+
+
+def _compressed_bytes(graph: Graph, device: Any, options: Options) -> float:
+    """What compressed weights save of the memory need [B]."""
+    if options.sparsity != SPARSE_PATTERN and not any(t.pattern for t in graph.weights):
+        return 0.0
+    saved = 0.0
+    for op in graph:
+        if op.kind in SPARSE_KINDS:
+            t = op.inputs[1]
+            saved += (1.0 - _stored(t, device, options)) * t.size_bytes * op.repeat
+    return saved * (1.0 + RESERVE)
 
 
 def _localities(groups: tuple[Group, ...], traffic: tuple[float, ...], cold: bool) -> list[Locality]:
@@ -248,6 +291,7 @@ def _plan_kernel(
     flops = work.flops
     plan.flops.append(flops)
     plan.vector_ops.append(vector_ops)
+    plan.families.append(_family(anchor))
     if work.link_bytes:
         transfer, latency = collective_s(anchor, device, options.stack)
         plan.link[index] = (transfer, latency)
@@ -267,15 +311,11 @@ def _plan_kernel(
         plan.attention[index] = (row, _attention_constants(kernel, device, options.stack))
         plan.analytic.append((flops / (rate * clock * device.sm.count), memory_s))
         return
-    sparse = (
-        options.sparsity == "2:4"
-        and tensor
-        and anchor.inputs[1].role == "weight"
-        and device.sm.sparse_speedup > 1
-    )
-    if sparse:
+    stored = _stored(anchor.inputs[1], device, options) if tensor and anchor.kind in SPARSE_KINDS else 1.0
+    if stored < 1.0:
         rate *= device.sm.sparse_speedup
-        saved = (1.0 - SPARSE_BYTES) * anchor.inputs[1].size_bytes
+        read = max(0.0, work.bytes_read - anchor.inputs[0].size_bytes)  # experts that no token chose are not
+        saved = (1.0 - stored) * min(anchor.inputs[1].size_bytes, read)
         traffic -= saved
         memory_s = traffic / device.memory.bandwidth_bytes_per_s
     plan.analytic.append((flops / (rate * clock * device.sm.count), memory_s))
@@ -285,7 +325,12 @@ def _plan_kernel(
         return
     nest = work.nests[0]
     left, right = anchor.inputs[0], anchor.inputs[1]
-    bytes_a, bytes_b = left.precision.bytes_per_element, right.precision.bytes_per_element
+    # Tiles of compressed weights travel compressed, too.
+    bytes_a, dense_b = left.precision.bytes_per_element, right.precision.bytes_per_element
+    bytes_b = dense_b
+    if stored < 1.0 and anchor.kind != "grouped_matmul":
+        bytes_b *= stored
+        plan.compressed.add(index)
     m, n, k = nest.m, nest.n, nest.k
     a_bytes = left.size_bytes
     b_bytes = right.size_bytes
@@ -296,23 +341,33 @@ def _plan_kernel(
         name = format_name(right.precision, left.precision)
         few = int(anchor.attribute("top_k")) < FEW
         plan.grouped[index] = moe_model(device, options.stack, name, few, True)
-    if sparse:
-        b_bytes *= SPARSE_BYTES
+    b_bytes *= stored
     c_bytes = sum(t.size_bytes for t in kernel.outputs)
     extra = max(0.0, traffic - a_bytes - b_bytes - c_bytes)
     bytes_c = c_bytes / max(1.0, float(nest.batch) * m * n)
     moved = (a_bytes, b_bytes, c_bytes, extra)
     distances = (at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs)
     if anchor.kind == "conv":
-        keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, bytes_b, tensor)
-        units = (bytes_a, bytes_b, rate, clock, float(tensor), vector_ops, vector, plan.table(*keys))
+        keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, dense_b, tensor)
+        units = (
+            bytes_a,
+            bytes_b,
+            rate,
+            clock,
+            float(tensor),
+            float(operand.is_integer),
+            vector_ops,
+            vector,
+            plan.table(*keys),
+        )
         tiles = _winograd_tiles(anchor, operand.name, tensor)
         record = (*_window(anchor, m), *moved, *distances, *units, *tiles)
         plan.convolutions.append((index, record))
         return
     sizes = (nest.batch, m, n, k)
     widths = (bytes_a, bytes_b, bytes_c)
-    rest = (vector_ops, vector, plan.table((bytes_a, bytes_b, STEP_BYTES, TILES)), nest.share)
+    table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES))
+    rest = (vector_ops, vector, table, nest.share, float(operand.is_integer))
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":
         constants, splits = product_constants(device, options.stack, right.precision, left.precision)
@@ -356,6 +411,17 @@ def _plan_convolutions(plan: Plan, device: Any, options: Options) -> None:
         plan.algorithms[index] = C.ALGORITHMS
         compute, memory = plan.analytic[index]
         plan.analytic[index] = (compute * flops / plan.flops[index], memory)
+
+
+def _family(anchor: Op) -> str:
+    """Family of a kernel's power: attention by phase and cache, products by their operands, streams as wide
+    products."""
+    if anchor.kind in ("attention", "mla_attention"):
+        new = anchor.inputs[0].shape[-2]
+        return family(DECODE if new == 1 else PREFILL, anchor.inputs[1].precision.bits)
+    if not anchor.flops:
+        return PRODUCT
+    return family(PRODUCT, product_precision(anchor.inputs[0], anchor.inputs[1]).bits)
 
 
 def _stream_row(kernel: Kernel, traffic: float, at: Locality, vector_ops: float, device: Any) -> list[float]:
@@ -410,22 +476,18 @@ def _attention_row(
 def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionModel:
     query, keys = kernel.anchor.inputs[:2]
     latent = kernel.anchor.kind == "mla_attention"  # all heads are rows of one product, in every stack
+    decode = query.shape[2] == 1
+    units = query.shape[0] * keys.shape[1]
     return attention_model(
         device,
         stack,
-        decode=query.shape[2] == 1,
+        decode=decode,
         format_bits=(float(query.precision.bits), float(keys.precision.bits)),
         group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],
         width=query.shape[3],
         window=kernel.anchor.attribute("window") is not None,
+        few=decode and not latent and bool(is_few(units, keys.shape[-2], device.sm.count)),
     )
-
-
-def resident_share(capacity: float, distance: float) -> float:
-    """Share of a tensor still in the L2 after `distance` bytes; the plain twin of `sm.resident`."""
-    if distance <= 0.0:
-        return 1.0
-    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))
 
 
 def as_arrays(plan: Plan, device: Any) -> tuple[np.ndarray, np.ndarray]:

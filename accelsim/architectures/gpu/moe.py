@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.host import launch_gap_s, ramp_s
+from accelsim.architectures.gpu.finish import Timed, launch_s, timed
 from accelsim.architectures.gpu.rates import product_rate, wider
 from accelsim.architectures.gpu.tiles import half_rate, port_scale, shared_loads, switched_j, tile_table
 from accelsim.architectures.opwork import output_bytes
@@ -27,6 +27,10 @@ FEW = 8
 
 LAUNCHES = 5
 """Kernels of a layer without measured constants: dispatch, two products, activation, combination."""
+
+
+KEPT = 4096
+"""Routings whose loads are kept between calls: fits ask for the same ones again and again."""
 
 
 def format_name(weight: Precision, activation: Precision, scale_block: float = 0.0) -> str:
@@ -56,7 +60,7 @@ def moe_model(device: Any, stack: str, name: str, few: bool, gated: bool) -> Moe
     return generic
 
 
-def device_numbers(device: Any, rate: float, clock: float) -> Array:
+def device_numbers(device: Any, rate: float, clock: float, *, integer: bool = False) -> Array:
     """The numbers of a device and its plain products that the numba kernel reads, in its order."""
     p, l2, memory, power = device.kernels.product, device.l2, device.memory, device.power
     headroom_w = max(0.0, (power.tdp_w or 0.0) - (power.idle_w or 0.0))
@@ -65,13 +69,14 @@ def device_numbers(device: Any, rate: float, clock: float) -> Array:
     values += [shared_loads(device), headroom_w, half_rate(device)]
     values += [p.tensor_efficiency, p.prologue_latencies, p.l2_bytes_per_clock * port_scale(device)]
     values += [p.epilogue_cycles, p.shared_bytes_per_clock, p.step_latencies, p.step_cycles]
-    values += [p.switched_macs * switched_j(device), p.dram_byte_j, p.step_overhead, *p.tile_costs]
+    flop_j = p.switched_macs * switched_j(device) * (p.integer_power if integer else 1.0)
+    values += [flop_j, p.dram_byte_j, p.step_overhead, *p.tile_costs]
     return np.array(values, dtype=np.float64)
 
 
 def moe_rows(
     shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, stack: str, cold: bool = False
-) -> tuple[Array, npt.NDArray[np.str_], Array]:
+) -> Timed:
     """Latency of many expert layers on one rank, repeated with the same weights as benchmarks do.
 
     Parameters
@@ -85,11 +90,6 @@ def moe_rows(
     cold : bool
         Nothing is on chip before.
 
-    Returns
-    -------
-    latency_s, bound, dram_bytes : ndarray
-        [s]; ``compute memory latency``; [B].
-
     Raises
     ------
     InfeasibleError
@@ -97,10 +97,11 @@ def moe_rows(
     """
     from accelsim.architectures.gpu.moe_kernel import OUT, all_classes, moe_layers
 
-    rate, clock, _ = product_rate(device, wider(formats.activation, formats.weight).name)
-    numbers = device_numbers(device, rate, clock)
+    product = wider(formats.activation, formats.weight)
+    rate, clock, _ = product_rate(device, product.name)
+    numbers = device_numbers(device, rate, clock, integer=product.is_integer)
     rows, keys = _rows(shapes, formats)
-    classes = all_classes(keys)
+    classes = _classes(keys.tobytes()) if len(keys) <= KEPT else all_classes(keys)
     widths = formats.activation.bytes_per_element, formats.weight.bytes_per_element
     table = tile_table(device, *widths)
     out = np.zeros((len(rows), OUT))
@@ -109,22 +110,48 @@ def moe_rows(
         copies = np.inf if cold else 1.0
         moe_layers(rows[at], classes, table, numbers, model.array, copies, part)
         if stack not in device.kernels.moe:
-            part[:, 1] += LAUNCHES * (ramp_s(device) + launch_gap_s(device, stack))
+            part[:, [R.OUT_FIXED, R.STALL_LAUNCH]] += LAUNCHES * launch_s(device, stack)
         out[at] = part
-    body, fixed, compute, dram_s, dram = out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4]
-    bound = np.where(fixed > body, "latency", np.where(dram_s >= compute, "memory", "compute"))
-    return body + fixed, bound, dram
+    bound = np.where(out[:, R.OUT_DRAM_S] >= out[:, R.OUT_COMPUTE], R.MEMORY, R.COMPUTE)
+    return timed(out, bound, 0.0, 0.0)
+
+
+def moe_flops(shapes: Mapping[str, Array]) -> Array:
+    """Arithmetic of expert layers on the rank that holds most rows [FLOP]."""
+    from accelsim.architectures.gpu.moe_kernel import all_classes
+
+    keys, position = _routings(shapes)
+    classes = all_classes(keys)
+    held = (classes[:, :, 0] * classes[:, :, 1]).sum(axis=1)[position]
+    matrices = (2.0 + shapes["gated"]) * shapes["hidden"] * shapes["intermediate"] / shapes["tensor_ranks"]
+    flops: Array = 2.0 * held * matrices
+    return flops
+
+
+def _routings(s: Mapping[str, Array]) -> tuple[Array, npt.NDArray[np.intp]]:
+    """The distinct routings, and which one each layer has."""
+    routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
+    keys, position = np.unique(routing, axis=0, return_inverse=True)
+    return keys, position.reshape(-1)
+
+
+@lru_cache(maxsize=16)
+def _classes(keys: bytes) -> Array:
+    """Loads of the experts of each routing."""
+    from accelsim.architectures.gpu.moe_kernel import all_classes
+
+    found: Array = all_classes(np.frombuffer(keys).reshape(-1, 5).copy())
+    return found
 
 
 def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]:
     """Rows of the numba kernel, and the distinct routings that they point to."""
     from accelsim.architectures.gpu import moe_kernel as M
 
-    routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
-    keys, position = np.unique(routing, axis=0, return_inverse=True)
-    rows = np.empty((len(routing), M.ROW))
+    keys, position = _routings(s)
+    rows = np.empty((len(position), M.ROW))
     for column, values in (
-        (M.KEY, position.reshape(-1)),
+        (M.KEY, position),
         (M.HIDDEN, s["hidden"]),
         (M.WIDTH, s["intermediate"] / s["tensor_ranks"]),
         (M.GATED, s["gated"]),
@@ -165,8 +192,9 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
         Model the power cap.
     """
     from accelsim.architectures.gpu import moe_kernel as M
+    from accelsim.architectures.gpu.sm import resident
 
-    numbers = device_numbers(device, row[R.RATE], row[R.CLOCK])
+    numbers = device_numbers(device, row[R.RATE], row[R.CLOCK], integer=row[R.INTEGER] > 0)
     if not governor:
         numbers[M.HEADROOM] = 0.0
     total = row[R.BATCH] * row[R.M] * row[R.SHARE]
@@ -174,7 +202,7 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     active = min(active, total)
     capacity = numbers[M.L2_CAPACITY]
     missed = sum(
-        row[size] * (1.0 - resident_share(capacity, row[distance]))
+        row[size] * (1.0 - resident(capacity, row[distance]))
         for size, distance in (
             (R.A_BYTES, R.A_DISTANCE),
             (R.B_BYTES, R.B_DISTANCE),
@@ -195,15 +223,9 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     line = [0.0] * R.OUT_WIDTH
     line[: R.OUT_SUMS] = out[: R.OUT_SUMS].tolist()
     line[R.OUT_FIXED] += vector_s
+    line[R.STALL_COMPUTE] += vector_s
     line[R.OUT_L2_BYTES] += row[R.C_BYTES]
     line[R.OUT_TILE], line[R.OUT_WAVES], line[R.OUT_SPLIT] = out[M.OUT_TILE], out[M.OUT_WAVES], 1.0
     memory = line[R.OUT_DRAM_S] >= line[R.OUT_COMPUTE]
-    line[R.OUT_BOUND] = float(R.BOUNDS.index("memory" if memory else "compute"))
+    line[R.OUT_BOUND] = float(R.MEMORY if memory else R.COMPUTE)
     return line
-
-
-def resident_share(capacity: float, distance: float) -> float:
-    """Share of a tensor still in the L2 after `distance` bytes; the plain twin of `sm.resident`."""
-    if distance <= 0.0:
-        return 1.0
-    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))

@@ -10,6 +10,8 @@ import math
 import numpy as np
 from numba import njit
 
+from accelsim.architectures.gpu import rows as R
+from accelsim.architectures.gpu.grid import block_step, divided, spread, waves
 from accelsim.architectures.gpu.sm import clock_scale, joined, resident
 
 # Columns of the device array, see `moe.device_numbers`.
@@ -30,9 +32,10 @@ FIXED, UNGATED, SORT, ROW_BYTES, OTHERS, EFFICIENCY, DRAM, STEP_SHARE, PAD, CAP,
 SORT_ROWS = 256.0
 """Routed rows at which half of the cost of sorting them is there."""
 
-# Output: the first six add up over kernels, as in `rows`; tile and waves are those of the last product.
-OUT_S, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES, OUT_TILE, OUT_WAVES = range(8)
-OUT = 8
+# Output: what adds up over kernels, as in `rows`; then tile and waves of the last product.
+OUT_S, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = range(6)
+OUT_TILE, OUT_WAVES = range(R.OUT_SUMS, R.OUT_SUMS + 2)
+OUT = R.OUT_SUMS + 2
 
 CLASSES = 24
 """Most different loads that the experts of a rank are sorted into."""
@@ -182,6 +185,8 @@ def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, 
     latency = d[DRAM_LATENCY] * d[CLOCK]
     dram_s = missed / (d[DRAM_RATE] * c[DRAM])
     best, best_main, best_fixed, best_l2 = np.inf, 0.0, 0.0, 0.0
+    step_parts, limits, even, again = (0.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0), (0.0, 0.0)
+    busy_s, written_s = 0.0, 0.0
     rate = d[RATE] * min(1.0, d[TENSOR] * c[EFFICIENCY])
     for t in range(table.shape[0]):
         tile_m, tile_n, step_k, stages, fit = table[t]
@@ -196,29 +201,42 @@ def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, 
             tiles_m += count * math.ceil(load / tile_m)
         blocks = tiles_m * math.ceil(n / tile_n)
         steps = math.ceil(k / step_k)
-        queue = max(1.0, math.ceil(blocks / d[SMS]))
-        together = min(fit, queue)
-        rounds = math.ceil(queue / together)
-        step_bytes = (tile_m * bytes_a + tile_n * bytes_b) * step_k
-        issue = 2.0 * tile_m * tile_n * step_k / rate
-        operands = bytes_a / min(tile_n, 128.0) + bytes_b / min(tile_m, 64.0)
-        supply = step_k * tile_m * tile_n * operands / d[SHARED]
+        queue, together, rounds = waves(blocks, d[SMS], fit)
+        issue, supply, step_bytes = block_step(tile_m, tile_n, step_k, bytes_a, bytes_b, rate, d[SHARED], 1.0)
         step = max(issue, supply, step_bytes / d[PORT]) * d[TILE_COSTS + t] + d[OVERHEAD]
         wait = max(d[STEP], d[LATENCIES] * latency / stages) * d[TILE_COSTS + t] * c[STEP_SHARE]
         epilogue = tile_m * tile_n * (d[EPILOGUE] / 16384.0 + bytes_c / d[PORT])
         l2_bytes = blocks * steps * step_bytes / d[SHARED_LOADS]
-        main = max(queue * steps * step / d[CLOCK], l2_bytes / d[L2_RATE], rounds * steps * wait / d[CLOCK])
+        issue_s, l2_s, wait_s = (
+            queue * steps * step / d[CLOCK],
+            l2_bytes / d[L2_RATE],
+            rounds * steps * wait / d[CLOCK],
+        )
+        main = max(issue_s, l2_s, wait_s)
         main += (rounds - 1.0) * epilogue / d[CLOCK]
         fixed = (d[PROLOGUE] * latency + epilogue) / d[CLOCK]
         total = joined(main, dram_s, c[JOIN]) + fixed
         if total < best:
             best, best_main, best_fixed, best_l2 = total, main, fixed, l2_bytes
             out[OUT_TILE], out[OUT_WAVES] = t, blocks / (d[SMS] * together)
+            factor = d[TILE_COSTS + t]
+            step_parts = (issue * factor, supply * factor, step_bytes / d[PORT] * factor, 0.0, d[OVERHEAD])
+            busy_s, limits = issue_s, (l2_s, wait_s, 0.0)
+            even = (blocks / (d[SMS] * queue), max(1.0, blocks / (d[SMS] * together)) / rounds)
+            written_s = tile_m * tile_n * bytes_c / d[PORT] / d[CLOCK]
+            started_s = epilogue / d[CLOCK] - written_s
+            again = ((rounds - 1.0) * started_s, (rounds - 1.0) * written_s)
     if d[HEADROOM] > 0.0:
         busy = 2.0 * rows * n * k / best / (d[RATE] * d[SMS] * d[CLOCK])
         power = busy * d[HALF] * d[SMS] * d[CLOCK] * d[FLOP_J] + missed / best * d[BYTE_J]
         best_main /= clock_scale(power / d[HEADROOM])
-    out[OUT_S] += joined(best_main, dram_s, c[JOIN])
+    body = joined(best_main, dram_s, c[JOIN])
+    on_chip, dram_part = divided(body, best_main, dram_s)
+    spread(out, on_chip, step_parts, busy_s, limits, even, again)
+    out[R.STALL_DRAM] += dram_part
+    out[R.STALL_L2] += written_s
+    out[R.STALL_LATENCY] += best_fixed - written_s
+    out[OUT_S] += body
     out[OUT_FIXED] += best_fixed
     out[OUT_COMPUTE] += best_main
     out[OUT_DRAM_S] += dram_s
@@ -267,8 +285,12 @@ def moe_layers(rows, classes, table, d, c, copies, out):  # type: ignore[no-unty
         grouped_product(mine, hidden, width, r[BYTES_A], r[BYTES_B], r[BYTES_C], second, table, d, c, out[i])
         around_s = around / (d[DRAM_RATE] * c[DRAM]) * far + around / d[L2_RATE] * (1.0 - far)
         out[i, OUT_S] += around_s
+        out[i, R.STALL_DRAM] += around / (d[DRAM_RATE] * c[DRAM]) * far
+        out[i, R.STALL_L2] += around / d[L2_RATE] * (1.0 - far)
         out[i, OUT_DRAM_S] += around / (d[DRAM_RATE] * c[DRAM]) * far
         out[i, OUT_DRAM_BYTES] += around * far
         out[i, OUT_L2_BYTES] += around
-        out[i, OUT_FIXED] += c[FIXED] + c[EXPERT] * r[EXPERTS] + c[UNGATED] * (1.0 - r[GATED])
+        started_s = c[FIXED] + c[EXPERT] * r[EXPERTS] + c[UNGATED] * (1.0 - r[GATED])
+        out[i, OUT_FIXED] += started_s
         out[i, OUT_FIXED] += c[SORT] * r[ROUTED] / (r[ROUTED] + SORT_ROWS)
+        out[i, R.STALL_LAUNCH] += started_s + c[SORT] * r[ROUTED] / (r[ROUTED] + SORT_ROWS)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.architectures.base import Kernel
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.host import stack_of
+from accelsim.architectures.gpu.rates import product_precision
 from accelsim.architectures.gpu.tiles import STEP_BYTES, TILES
+from accelsim.hardware.stacks import stack_of
 
 if TYPE_CHECKING:
     from accelsim.architectures.gpu.lower import Locality, Plan
@@ -54,12 +55,13 @@ def plan_recurrent(
     extra = max(0.0, traffic - x.size_bytes - w_ih.size_bytes - written)
     widths = (bytes_a, bytes_b, bytes_a)
     table = plan.table((bytes_a, bytes_b, STEP_BYTES, TILES))
+    integer = float(product_precision(x, w_ih).is_integer)
     steps = float(step.steps)
     state = step.batch * step.m * step.k * bytes_a
     gates = step.batch * step.m * step.n * bytes_a
 
     def product(sizes: tuple[float, ...], moved: tuple[float, ...], gaps: tuple[float, ...]) -> list[float]:
-        return [R.MATRIX, *sizes, *widths, rate, clock, *moved, *gaps, 0.0, vector, table, 1.0]
+        return [R.MATRIX, *sizes, *widths, rate, clock, *moved, *gaps, 0.0, vector, table, 1.0, integer]
 
     inputs = product(
         (ahead.batch, ahead.m, ahead.n, ahead.k),

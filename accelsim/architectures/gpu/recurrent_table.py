@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.conv_table import BOUND_NAMES
 from accelsim.architectures.gpu.cost import SPLIT_ARRAY, device_array
-from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
+from accelsim.architectures.gpu.finish import Timed, of_device, timed
 from accelsim.architectures.gpu.lower import ISOLATED_COPIES
 from accelsim.architectures.gpu.rates import product_rate, vector_rate, wider
 from accelsim.architectures.gpu.recurrent import step_s
@@ -28,7 +27,7 @@ LAYERS = {"lstm": (4, LSTM_OPS), "gru": (3, GRU_OPS), "rnn": (1, TRANSCENDENTAL_
 
 def recurrent_rows(
     op: str, shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, stack: str, cold: bool
-) -> tuple[Array, npt.NDArray[np.intp], Array]:
+) -> Timed:
     """Predict recurrent layers, a launch per step; ``input`` 0 leaves the input product out.
 
     Parameters
@@ -43,15 +42,6 @@ def recurrent_rows(
         Software stack.
     cold : bool
         Nothing is in the L2 when the layer starts.
-
-    Returns
-    -------
-    latency_s : ndarray
-        With launches and the host [s].
-    bound : ndarray of int
-        Index in `conv_table.BOUND_NAMES`.
-    dram_bytes : ndarray
-        [B]
 
     Raises
     ------
@@ -75,26 +65,23 @@ def recurrent_rows(
     parts = [(_cost(rows, device, a, b), times) for rows, times in (
         (ahead, np.where(width > 0, 1.0, 0.0)), (one, steps), (gate, steps),
     )]  # fmt: skip
-    latency, dram = step_s(device, stack, op) * steps, np.zeros_like(steps)
-    launch, host = launch_gap_s(device, stack) + ramp_s(device), host_bound_s(device, stack)
-    waits = latency.copy()
+    launch, host = of_device(device, stack)
+    total, sums = step_s(device, stack, op) * steps, np.zeros((len(steps), R.OUT_SUMS))
+    for column in (R.OUT_FIXED, R.STALL_LAUNCH):
+        sums[:, column] = total
     for out, times in parts:
-        latency += times * (out[:, R.OUT_BODY] + out[:, R.OUT_FIXED] + launch)
-        waits += times * out[:, R.OUT_FIXED]
-        dram += times * out[:, R.OUT_DRAM_BYTES]
-    started = (parts[0][1] + 2.0 * steps) * launch
-    bound = parts[1][0][:, R.OUT_BOUND].astype(np.intp)
-    bound[waits > latency - waits - started] = BOUND_NAMES.index("latency")
-    bound[(started > 0.5 * latency) | (latency < host)] = BOUND_NAMES.index("launch")
-    return np.maximum(latency, host), bound, dram
+        total += times * (out[:, R.OUT_BODY] + out[:, R.OUT_FIXED] + launch)
+        sums += times[:, None] * out[:, : R.OUT_SUMS]
+    return timed(sums, parts[1][0][:, R.OUT_BOUND], (parts[0][1] + 2.0 * steps) * launch, host, total)
 
 
 def _products(device: Any, formats: PrecisionPlan, m: Array, n: Array, k: Array) -> Array:
-    rate, clock, _ = product_rate(device, wider(formats.activation, formats.weight).name)
+    product = wider(formats.activation, formats.weight)
+    rate, clock, _ = product_rate(device, product.name)
     a, b = formats.activation.bytes_per_element, formats.weight.bytes_per_element
     rows = np.zeros((len(m), R.WIDTH))
     rows[:, R.KIND], rows[:, R.BATCH], rows[:, R.SHARE] = R.MATRIX, 1.0, 1.0
-    rows[:, R.M], rows[:, R.N], rows[:, R.K] = m, n, k
+    rows[:, R.M], rows[:, R.N], rows[:, R.K], rows[:, R.INTEGER] = m, n, k, product.is_integer
     rows[:, R.BYTES_A], rows[:, R.BYTES_B], rows[:, R.BYTES_C] = a, b, a
     rows[:, R.RATE], rows[:, R.CLOCK], rows[:, R.VECTOR_RATE] = rate, clock, 1.0
     return rows

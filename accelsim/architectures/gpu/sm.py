@@ -12,9 +12,8 @@ import numpy as np
 from numba import njit
 
 from accelsim.architectures.gpu import rows as R
+from accelsim.architectures.gpu.grid import block_step, divided, spread, waves
 from accelsim.architectures.gpu.tiles import TILES
-
-_COMPUTE, _MEMORY, _L2, _LATENCY = 0.0, 1.0, 2.0, 3.0  # indices in rows.BOUNDS
 
 # Columns of the device array.
 _SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY = range(6)
@@ -24,7 +23,9 @@ _HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J = range(6, 12)
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
 _STEP_LATENCIES, _STEP_CYCLES, _SPLIT, _SPLIT_SHARE, _OVERLAP, _MACS, _BYTE_J, _CACHE = range(9, 17)
 _HITS, _VECTOR_LATENCIES, _VECTOR_BYTES, _OVERHEAD, _TILE = range(17, 22)
-_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES = range(_TILE + len(TILES), _TILE + len(TILES) + 5)
+_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES, _INTEGER = range(
+    _TILE + len(TILES), _TILE + len(TILES) + 6
+)
 
 
 @njit(cache=True)
@@ -80,13 +81,16 @@ def _stream(r, d, c, misses, out):  # type: ignore[no-untyped-def]
     out[R.OUT_WAVES] = 0.0
     out[R.OUT_SCALE] = 1.0
     if dram_s >= compute_s:
-        out[R.OUT_BOUND] = _MEMORY
+        out[R.OUT_BOUND] = R.MEMORY
     else:
-        out[R.OUT_BOUND] = _COMPUTE if vector_s >= l2_s else _L2
+        out[R.OUT_BOUND] = R.COMPUTE if vector_s >= l2_s else R.L2
+    on_chip, out[R.STALL_DRAM] = divided(out[R.OUT_BODY], compute_s, dram_s)
+    out[R.STALL_COMPUTE if vector_s >= l2_s else R.STALL_L2] = on_chip
+    out[R.STALL_LATENCY] = out[R.OUT_FIXED]
 
 
 @njit(cache=True)
-def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-def]
+def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-untyped-def]
     """A tiled product: the best tile and split of the reduction."""
     miss_a, miss_b, miss_c, miss_x = misses
     sms, clock = d[_SMS], r[R.CLOCK]
@@ -103,6 +107,9 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
     reuse_a = min(1.0, a_bytes / (batch * m * k * width_a))
     reuse_b = min(1.0, b_bytes / (batch * n * k * width_b))
     best = np.inf
+    step_parts, limits, even, again = (0.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0), (0.0, 0.0)
+    busy_s, once = 0.0, (0.0, 0.0, 0.0)
+    rate = r[R.RATE] * c[_TENSOR]
     port = c[_PORT] * d[_PORT_SCALE]
     unpack = c[_UNPACK] / 1024.0 if width_b < width_a else 0.0
     l2_rate = d[_L2_RATE] * c[_FABRIC]
@@ -113,11 +120,9 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
         tile_m, tile_n, step_k, stages, fit = table[t]
         if stages < 1.0 or tile_m >= 4.0 * max(m, 16.0) or tile_n >= 4.0 * max(n, 16.0):
             continue
-        # One step of one block: tensor issue, operands from shared memory, tiles from the L2.
-        step_bytes = (tile_m * width_a * from_l2 + tile_n * width_b) * step_k
-        issue = 2.0 * tile_m * tile_n * step_k / (r[R.RATE] * c[_TENSOR])
-        operands = width_a / min(tile_n, 128.0) + width_b / min(tile_m, 64.0)
-        supply = step_k * tile_m * tile_n * operands / c[_SHARED]
+        issue, supply, step_bytes = block_step(
+            tile_m, tile_n, step_k, width_a, width_b, rate, c[_SHARED], from_l2
+        )
         step = max(issue, supply, step_bytes / port) * c[_TILE + t]
         step += c[_OVERHEAD] + unpack * tile_n * step_k
         step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages) * c[_TILE + t]
@@ -129,9 +134,7 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
             if split > 1.0 and (r[R.KIND] == R.UNSPLIT or steps < 2.0 * split or tiles > 2.0 * sms):
                 break
             blocks = tiles * split
-            queue = math.ceil(blocks / sms)
-            together = min(fit, queue)
-            rounds = math.ceil(queue / together)
+            queue, together, rounds = waves(blocks, sms, fit)
             own = math.ceil(2.0 * steps / split) / 2.0
             l2_bytes = blocks * own * step_bytes * share / d[_CLUSTER]
             l2_s = (l2_bytes + r[R.C_BYTES]) / l2_rate
@@ -176,12 +179,31 @@ def _product(r, table, splits, d, c, misses, out):  # type: ignore[no-untyped-de
                 out[R.OUT_SPLIT] = split
                 out[R.OUT_WAVES] = blocks / (sms * together)
                 if dram_s >= main:
-                    out[R.OUT_BOUND] = _MEMORY
+                    out[R.OUT_BOUND] = R.MEMORY
                 elif l2_s >= issue_s and l2_s >= wait_s:
-                    out[R.OUT_BOUND] = _L2
+                    out[R.OUT_BOUND] = R.L2
                 else:
-                    out[R.OUT_BOUND] = _LATENCY if wait_s > issue_s else _COMPUTE
+                    out[R.OUT_BOUND] = R.LATENCY if wait_s > issue_s else R.COMPUTE
+                unpacking, cost = unpack * tile_n * step_k, c[_TILE + t]
+                step_parts = (issue * cost, supply * cost, step_bytes / port * cost, unpacking, c[_OVERHEAD])
+                busy_s, limits = issue_s, (l2_s, wait_s, vector_s)
+                even = (blocks / (sms * queue), max(1.0, blocks / (sms * together)) / rounds)
+                written_s = tile_m * tile_n * r[R.BYTES_C] / port / clock
+                started_s = epilogue / clock - written_s
+                again = ((rounds - 1.0) * started_s, (rounds - 1.0) * written_s)
+                partial_s = merge_s - c[_SPLIT] / clock if split > 1.0 else 0.0
+                once = (vector_s / rounds, written_s + partial_s, fixed)
     out[R.OUT_SCALE] = 1.0
+    if governor and d[_HEADROOM] > 0.0:
+        _govern(r, d, c, out)
+    on_chip, out[R.STALL_DRAM] = divided(out[R.OUT_BODY], out[R.OUT_COMPUTE], out[R.OUT_DRAM_S])
+    if out[R.OUT_TILE] < 0.0:  # a matrix-vector kernel
+        out[R.STALL_L2], once = on_chip, (vector_s, 0.0, out[R.OUT_FIXED])
+    else:
+        spread(out, on_chip, step_parts, busy_s, limits, even, again)
+    out[R.STALL_COMPUTE] += once[0]
+    out[R.STALL_L2] += once[1]
+    out[R.STALL_LATENCY] += once[2] - once[0] - once[1]
 
 
 @njit(cache=True)
@@ -201,7 +223,7 @@ def _vector_product(r, d, c, latency, first, dram_rate, l2_rate, vector_s, out):
     out[R.OUT_TILE] = -1.0
     out[R.OUT_SPLIT] = 1.0
     out[R.OUT_WAVES] = 0.0
-    out[R.OUT_BOUND] = _MEMORY if dram_s >= main else _L2
+    out[R.OUT_BOUND] = R.MEMORY if dram_s >= main else R.L2
     return out[R.OUT_BODY] + out[R.OUT_FIXED]
 
 
@@ -216,9 +238,16 @@ def _quantise(r, d, c, out):  # type: ignore[no-untyped-def]
     if r[R.A_DISTANCE] == np.inf:
         missed = touched
     row_s = (c[_QUANTISE_ROW] + r[R.K] * c[_ELEMENT]) / r[R.CLOCK]
-    main = max(touched * c[_PASSES] / (d[_L2_RATE] * c[_FABRIC]), max(1.0, rows / d[_SMS]) * row_s)
+    l2_s = touched * c[_PASSES] / (d[_L2_RATE] * c[_FABRIC])
+    lanes_s = max(1.0, rows / d[_SMS]) * row_s
+    main = max(l2_s, lanes_s)
     dram_s = missed * c[_PASSES] / dram_rate
-    out[R.OUT_BODY] += joined(main, dram_s, c[_OVERLAP])
+    body = joined(main, dram_s, c[_OVERLAP])
+    on_chip, dram = divided(body, main, dram_s)
+    out[R.STALL_L2 if l2_s >= lanes_s else R.STALL_COMPUTE] += on_chip
+    out[R.STALL_DRAM] += dram
+    out[R.STALL_LAUNCH] += c[_QUANTISE] / r[R.CLOCK]
+    out[R.OUT_BODY] += body
     out[R.OUT_FIXED] += c[_QUANTISE] / r[R.CLOCK]
     out[R.OUT_COMPUTE] += main
     out[R.OUT_DRAM_S] += dram_s
@@ -233,6 +262,8 @@ def _govern(r, d, c, out):  # type: ignore[no-untyped-def]
     flops = 2.0 * r[R.BATCH] * r[R.M] * r[R.N] * r[R.K] * r[R.SHARE]
     busy = flops / total / (r[R.RATE] * d[_SMS] * r[R.CLOCK])
     tensor_w = busy * d[_HALF] * d[_SMS] * r[R.CLOCK] * c[_MACS] * d[_SWITCHED_J]
+    if r[R.INTEGER] > 0.0:
+        tensor_w *= c[_INTEGER]
     power_w = tensor_w + out[R.OUT_DRAM_BYTES] / total * c[_BYTE_J]
     scale = clock_scale(power_w / d[_HEADROOM])
     out[R.OUT_SCALE] = scale
@@ -269,11 +300,10 @@ def cost_rows(rows, tables, splits, d, c, governor, out):  # type: ignore[no-unt
             1.0 - resident(capacity, r[R.C_DISTANCE]),
             1.0 - resident(capacity, r[R.EXTRA_DISTANCE]),
         )
+        out[i, R.STALL_COMPUTE : R.OUT_SUMS] = 0.0
         if r[R.KIND] == R.STREAM:
             _stream(r, d, c, misses, out[i])
         else:
-            _product(r, tables[int(r[R.TABLE])], splits, d, c, misses, out[i])
-            if governor and d[_HEADROOM] > 0.0:
-                _govern(r, d, c, out[i])
+            _product(r, tables[int(r[R.TABLE])], splits, d, c, misses, governor, out[i])
             if c[_QUANTISE] > 0.0 or c[_PASSES] > 0.0:
                 _quantise(r, d, c, out[i])

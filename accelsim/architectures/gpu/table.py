@@ -8,24 +8,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.base import Options
+from accelsim.architectures.base import STALLS, Options
+from accelsim.architectures.gpu import power
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import BOUNDS as ATTENTION_BOUNDS
 from accelsim.architectures.gpu.attention import attention_rows
 from accelsim.architectures.gpu.collectives import TABLE_NAMES, collective_rows, ring_steps
-from accelsim.architectures.gpu.conv_table import BOUND_NAMES as CONV_BOUNDS
 from accelsim.architectures.gpu.conv_table import conv_rows
 from accelsim.architectures.gpu.cost import SPLIT_ARRAY, device_array
+from accelsim.architectures.gpu.finish import Timed, names, of_device, timed
 from accelsim.architectures.gpu.formats import product_constants
-from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
 from accelsim.architectures.gpu.lower import ISOLATED_COPIES
-from accelsim.architectures.gpu.moe import moe_rows
+from accelsim.architectures.gpu.moe import moe_flops, moe_rows
 from accelsim.architectures.gpu.rates import product_rate, wider
 from accelsim.architectures.gpu.recurrent_table import recurrent_rows
 from accelsim.architectures.gpu.tiles import tile_table
 from accelsim.architectures.opwork import op_work, output_bytes
 from accelsim.architectures.single import Lowering, OpTable, predict_by_graph
-from accelsim.core.precision import PrecisionPlan
+from accelsim.core.precision import Precision, PrecisionPlan
 from accelsim.hardware.kernels import ProductModel
 
 Array = npt.NDArray[np.float64]
@@ -52,27 +51,23 @@ def predict(
     InfeasibleError
         The device lacks the precision.
     """
-    if op == "moe":
-        return _experts(shapes, formats, device, options)
-    if op in TABLE_NAMES.values():
-        return _collectives(op, shapes, formats, device, options)
-    if op in _KERNELS:
-        return _in_chunks(op, shapes, formats, device, options)
-    if op not in ("gemm", "bmm"):
+    if op not in _FAMILIES:
         return predict_by_graph(architecture, op, shapes, formats, device, options)
-    count = len(shapes["m"])
+    count = len(next(iter(shapes.values())))
     latency, dram, energy = np.empty(count), np.empty(count), np.empty(count)
-    bound = np.empty(count, dtype=object)
+    bound, stalls = np.empty(count, dtype=object), np.empty((count, len(STALLS)))
     for start in range(0, count, CHUNK):
         part = slice(start, min(start + CHUNK, count))
         sizes = {name: values[part] for name, values in shapes.items()}
-        latency[part], dram[part], energy[part], bound[part] = _products(op, sizes, formats, device, options)
-    return OpTable(latency, dram, energy, bound)
+        found, energy[part] = _FAMILIES[op](op, sizes, formats, device, options)
+        latency[part], dram[part], bound[part] = found.latency_s, found.dram_bytes, names(found.bound)
+        stalls[part] = found.stalls_s
+    return OpTable(latency, dram, energy, bound, stalls)
 
 
 def _products(
     op: str, s: Mapping[str, Array], formats: PrecisionPlan, device: Any, options: Options
-) -> tuple[Array, Array, Array, Any]:
+) -> Answer:
     right = formats.weight if op == "gemm" else formats.activation
     product = wider(formats.activation, right)
     rate, clock, _ = product_rate(device, product.name)
@@ -88,7 +83,7 @@ def _products(
         (R.BATCH, batch), (R.M, m), (R.N, n), (R.K, k),
         (R.BYTES_A, width_a), (R.BYTES_B, width_b), (R.BYTES_C, width_c),
         (R.RATE, rate), (R.CLOCK, clock), (R.A_BYTES, a), (R.B_BYTES, b), (R.C_BYTES, c),
-        (R.VECTOR_RATE, 1.0), (R.SHARE, 1.0),
+        (R.VECTOR_RATE, 1.0), (R.SHARE, 1.0), (R.INTEGER, product.is_integer),
     ):  # fmt: skip
         rows[:, column] = values
     again = own + (ISOLATED_COPIES - 1) * b if op == "gemm" else own
@@ -110,7 +105,8 @@ def _products(
             )
         rows[at, R.KIND] = R.MATRIX if splits else R.UNSPLIT
         out[at] = cost_table(rows[at], tiles, device, options, constants)
-    return finished(out, device, options, _energy(2.0 * batch * m * n * k, out, product.name, device))
+    found = timed(out, out[:, R.OUT_BOUND], *of_device(device, options.stack))
+    return found, _product_energy(2.0 * batch * m * n * k, product, blocks, found, device, options)
 
 
 def cost_table(
@@ -125,93 +121,80 @@ def cost_table(
     return out
 
 
-def finished(out: Array, device: Any, options: Options, energy: Array) -> tuple[Array, Array, Array, Any]:
-    """Latency with launch and host, DRAM bytes, energy, and what limits each row."""
-    body, fixed = out[:, R.OUT_BODY], out[:, R.OUT_FIXED]
-    launch = launch_gap_s(device, options.stack) + ramp_s(device)
-    total = body + fixed + launch
-    bound = np.array(R.BOUNDS, dtype=object)[out[:, R.OUT_BOUND].astype(int)]
-    bound = np.where(fixed > body, "latency", bound)
-    bound = np.where(launch > 0.5 * total, "launch", bound)
-    host = host_bound_s(device, options.stack)
-    bound = np.where(total < host, "launch", bound)
-    return np.maximum(total, host), out[:, R.OUT_DRAM_BYTES], energy, bound
+def _energy(flops: Any, name: str, family: str, found: Timed, device: Any, options: Options) -> Array:
+    """Energy above idle [J]; NaN where the device has no coefficient."""
+    each = power.coefficients(device, family)
+    work = (flops, 0.0, found.dram_bytes, found.l2_bytes)
+    return each.total(power.mac_j(device, name), work, found.latency_s, options.governor)
 
 
-def _energy(flops: Array, out: Array, name: str, device: Any) -> Array:
-    """Dynamic energy of products [J]; NaN where the device has no coefficient."""
-    e = device.energy
-    mac, dram, l2 = (
-        np.nan if v is None else float(v) for v in (e.mac_j.get(name), e.dram_byte_j, e.sram_byte_j)
+def _product_energy(
+    flops: Any, product: Precision, blocks: Array, found: Timed, device: Any, options: Options
+) -> Array:
+    """Energy above idle of products, some of which may have a scale per block [J]."""
+    plain, scaled = (
+        _energy(flops, product.name, power.family(power.PRODUCT, product.bits, kind), found, device, options)
+        for kind in (False, True)
     )
-    return flops / 2.0 * mac + out[:, R.OUT_DRAM_BYTES] * dram + out[:, R.OUT_L2_BYTES] * l2
+    energy: Array = np.where(blocks > 0, scaled, plain)
+    return energy
 
 
-def _attention(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
-    latency, bound, dram, _ = attention_rows(s, f, device, o.stack, o.cold, decode=op == "attention_decode")
-    return latency, np.array(ATTENTION_BOUNDS, dtype=object)[bound], dram
+_PHASES = {"attention_prefill": power.PREFILL, "attention_decode": power.DECODE}
 
 
-def _convolution(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
-    latency, bound, dram = conv_rows(s, f, device, o.stack, o.cold)
-    return latency, np.array(CONV_BOUNDS, dtype=object)[bound], dram
+def _single(kernel: Callable[..., Timed]) -> Callable[..., Answer]:
+    """A family whose arithmetic runs in the format of the activations."""
+
+    def answer(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
+        found = kernel(op, s, f, device, o)
+        flops, _, _ = op_work(op, s, f)
+        kind = _PHASES.get(op, power.PRODUCT)
+        family = power.family(kind, (f.activation if kind == power.PRODUCT else f.kv).bits)
+        return found, _energy(flops, f.activation.name, family, found, device, o)
+
+    return answer
 
 
-def _recurrent(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
-    latency, bound, dram = recurrent_rows(op, s, f, device, o.stack, o.cold)
-    return latency, np.array(CONV_BOUNDS, dtype=object)[bound], dram
+def _attention(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Timed:
+    return attention_rows(s, f, device, o.stack, o.cold, decode=op == "attention_decode")
 
 
-Answer = tuple[Array, Any, Array]
-_KERNELS: Mapping[str, Callable[..., Answer]] = {
-    "attention_prefill": _attention,
-    "attention_decode": _attention,
-    "conv2d": _convolution,
-    "lstm": _recurrent,
-    "gru": _recurrent,
-    "rnn": _recurrent,
-}
+def _convolution(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Timed:
+    return conv_rows(s, f, device, o.stack, o.cold)
 
 
-def _in_chunks(
-    op: str, shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, options: Options
-) -> OpTable:
-    """Rows of a kernel family with a table of its own, some at a time."""
-    count = len(next(iter(shapes.values())))
-    latency, dram, energy = np.empty(count), np.empty(count), np.empty(count)
-    bound = np.empty(count, dtype=object)
-    mac, byte = device.energy.mac_j.get(formats.activation.name), device.energy.dram_byte_j
-    mac_j, byte_j = (np.nan if v is None else float(v) for v in (mac, byte))
-    for start in range(0, count, CHUNK):
-        part = slice(start, min(start + CHUNK, count))
-        sizes = {name: values[part] for name, values in shapes.items()}
-        latency[part], bound[part], dram[part] = _KERNELS[op](op, sizes, formats, device, options)
-        flops, _, _ = op_work(op, sizes, formats)
-        energy[part] = flops / 2.0 * mac_j + dram[part] * byte_j
-    return OpTable(latency, dram, energy, bound)
+def _recurrent(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Timed:
+    return recurrent_rows(op, s, f, device, o.stack, o.cold)
 
 
-def _experts(shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, options: Options) -> OpTable:
-    latency, bound, dram = moe_rows(shapes, formats, device, options.stack, options.cold)
-    rows = shapes["tokens"] * shapes["topk"] / shapes["expert_ranks"]
-    matrices = (2.0 + shapes["gated"]) * shapes["hidden"] * shapes["intermediate"] / shapes["tensor_ranks"]
-    mac, byte = (
-        device.energy.mac_j.get(wider(formats.activation, formats.weight).name),
-        device.energy.dram_byte_j,
-    )
-    mac_j, byte_j = (np.nan if v is None else float(v) for v in (mac, byte))
-    return OpTable(latency, dram, rows * matrices * mac_j + dram * byte_j, bound)
+def _experts(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
+    found = moe_rows(s, f, device, o.stack, o.cold)
+    product = wider(f.activation, f.weight)
+    return found, _product_energy(moe_flops(s), product, s["scale_block"], found, device, o)
 
 
-def _collectives(
-    op: str, shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, options: Options
-) -> OpTable:
-    floats = not formats.activation.is_integer
-    size, ranks = shapes["bytes"], shapes["ranks"]
-    latency = collective_rows(op, size, ranks, device, options.stack, floats=floats)
-    byte = device.energy.dram_byte_j
+def _collectives(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Answer:
+    size, ranks = s["bytes"], s["ranks"]
+    latency = collective_rows(op, size, ranks, device, o.stack, floats=not f.activation.is_integer)
     part = size if op == "sendrecv" else size / ranks
     sent = ring_steps(op, ranks) * part / device.link.bandwidth_bytes_per_s
-    bound = np.where(sent >= 0.5 * latency, "link", "latency").astype(object)
+    stalls = np.zeros((len(size), len(STALLS)))
+    stalls[:, STALLS.index("link")] = np.minimum(sent, latency)
+    stalls[:, STALLS.index("latency")] = np.maximum(0.0, latency - sent)
+    bound = np.where(sent >= 0.5 * latency, R.LINK, R.LATENCY)
     touched = 2.0 * size
-    return OpTable(latency, touched, touched * (np.nan if byte is None else float(byte)), bound)
+    found = Timed(latency, bound, touched, touched, stalls)
+    return found, _energy(0.0, "", power.PRODUCT, found, device, o)
+
+
+Answer = tuple[Timed, Array]
+_FAMILIES: Mapping[str, Callable[..., Answer]] = {
+    "gemm": _products,
+    "bmm": _products,
+    "conv2d": _single(_convolution),
+    "moe": _experts,
+    **dict.fromkeys(("attention_prefill", "attention_decode"), _single(_attention)),
+    **dict.fromkeys(("lstm", "gru", "rnn"), _single(_recurrent)),
+    **dict.fromkeys(TABLE_NAMES.values(), _collectives),
+}

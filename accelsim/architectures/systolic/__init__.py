@@ -8,7 +8,7 @@ from typing import Any
 from accelsim.architectures.base import Interval, KernelCost, Options, Program
 from accelsim.architectures.single import OpTable, predict_by_graph
 from accelsim.architectures.systolic.lower import lower
-from accelsim.core.precision import PrecisionPlan
+from accelsim.core.precision import PRECISIONS, STORAGE, Precision, PrecisionPlan
 from accelsim.hardware.schema import SystolicDevice
 from accelsim.workload.graph import Graph
 
@@ -17,12 +17,23 @@ class SystolicArchitecture:
     """Devices of kind ``systolic``; see docs/models.md, "Systolic arrays"."""
 
     kind = "systolic"
+    widens = True
 
     def supports(self, device: SystolicDevice, precision: str) -> bool:
         return precision in device.array.macs_per_pe
 
     def precisions(self, device: SystolicDevice) -> tuple[str, ...]:
         return tuple(device.array.macs_per_pe)
+
+    def accumulators(self, device: SystolicDevice, precision: Precision) -> tuple[str, ...]:
+        """What the array has; an array that names none is built for the format that a plan asks for."""
+        own = device.array.accumulator
+        if own is not None:
+            return (own,)
+        every = {**PRECISIONS, **STORAGE}.values()
+        return tuple(
+            p.name for p in every if p.is_integer == precision.is_integer and p.bits >= precision.bits
+        )
 
     def lower(self, graph: Graph, device: SystolicDevice, options: Options) -> Program:
         return lower(graph, device, options)

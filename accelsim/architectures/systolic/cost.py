@@ -11,6 +11,7 @@ import numpy as np
 from accelsim.architectures.base import KernelCost, Program
 from accelsim.architectures.systolic.nests import Nests, Totals
 from accelsim.core.units import si
+from accelsim.hardware import energy
 from accelsim.hardware.schema import SystolicDevice
 
 
@@ -45,29 +46,36 @@ def _link_seconds(device: SystolicDevice, work: Totals) -> tuple[Any, Any]:
 def _energies(
     device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any, ports: Any
 ) -> list[dict[str, float]]:
-    """Dynamic energy of each kernel by component [J]; NaN where work has no coefficient.
+    """Dynamic energy of each kernel by part [J]; NaN where there is work and no coefficient.
 
     A multiply-accumulate reads two operands and a sum and writes the sum: four register accesses. Register
-    files and network are parts of their own where the device gives their coefficients.
+    files and network are parts of their own on row-stationary arrays and where the device's file gives their
+    coefficients.
     """
-    e, count = device.energy, len(dram)
-    per_mac = np.array([e.mac_j.get(name, math.nan) for name in nests.formats], np.float64)
-
-    def priced(amount: Any, coefficient: float | None) -> Any:
-        return np.where(amount > 0, amount * (math.nan if coefficient is None else coefficient), 0.0)
-
+    count = len(dram)
+    formats = {name: energy.coefficient(device, "mac", name).value_j for name in set(nests.formats)}
+    per_mac = np.array([formats[name] for name in nests.formats], np.float64)
+    apart = ("mac", "static", "active")
+    each = {part: energy.coefficient(device, part) for part in energy.PARTS if part not in apart}
     parts = {
-        "mac": np.bincount(nests.kernel, nests.macs * per_mac, count),
-        "vector": priced(work.vector_ops, e.vector_op_j),
-        "sram": priced(sram, e.sram_byte_j),
-        "dram": priced(dram, e.dram_byte_j),
+        "mac": np.bincount(nests.kernel, energy.spent(nests.macs, per_mac), count),
+        "vector": energy.spent(work.vector_ops, each["vector"]),
+        "sram": energy.spent(sram, each["sram"]),
+        "dram": energy.spent(dram, each["dram"]),
     }
-    if e.register_byte_j is not None:
+    if device.link is not None:
+        parts["link"] = energy.spent(work.link_bytes, each["link"])
+    if _apart(device, each["register"]):
         touched = nests.macs * (nests.left_width + nests.right_width + 2 * nests.sum_element)
-        parts["register"] = priced(np.bincount(nests.kernel, touched, count), e.register_byte_j)
-    if e.network_byte_j is not None:
-        parts["network"] = priced(ports, e.network_byte_j)
+        parts["register"] = energy.spent(np.bincount(nests.kernel, touched, count), each["register"])
+    if _apart(device, each["network"]):
+        parts["network"] = energy.spent(ports, each["network"])
     return [dict(zip(parts, row)) for row in np.stack(list(parts.values()), axis=1).tolist()]
+
+
+def _apart(device: SystolicDevice, each: energy.Coefficient) -> bool:
+    """Whether a part is counted on its own: always on row-stationary arrays, else where it has a figure."""
+    return device.array.dataflow == "rs" or not math.isnan(each.value_j)
 
 
 def _bounds(parts: dict[str, Any]) -> list[str]:
@@ -86,8 +94,8 @@ def _analytic(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost,
     energies = _energies(device, nests, work, moved, moved, moved)
     bounds = _bounds({"compute": array, "memory": dram})
     costs = []
-    for energy, bound, a, d, size in zip(energies, bounds, array.tolist(), dram.tolist(), moved.tolist()):
-        costs.append(KernelCost(clock, a, d, 0.0, {"dram": size, "sram": size}, bound, "peak", energy))
+    for joules, bound, a, d, size in zip(energies, bounds, array.tolist(), dram.tolist(), moved.tolist()):
+        costs.append(KernelCost(clock, a, d, 0.0, {"dram": size, "sram": size}, bound, "peak", joules))
     return tuple(costs)
 
 
@@ -140,17 +148,19 @@ def _parts(program: Program) -> tuple[Parts, Any, Any]:
     work: Totals = program.parameters["totals"]
     device: SystolicDevice = program.device
     unit, clock, count = device.array, device.array.clock_hz, len(program.kernels)
+    # A band of rows is a product of its own that meets the same weights again.
+    height, turns = -(-nests.m // nests.bands), nests.steps * nests.bands
     fold = folds.fold_table(
-        nests.batch, nests.m, nests.n, nests.k, nests.share, _rates(nests, device), nests.sets,
+        nests.batch, height, nests.n, nests.k, nests.share, _rates(nests, device), nests.sets,
         unit.rows, unit.cols, unit.count, folds.CODES[unit.dataflow], unit.double_buffered,
         nests.swap.astype(bool) & unit.swaps_operands,
     )  # fmt: skip
     tile = memory.tile_table(
-        nests.batch, nests.m, nests.n, nests.k, nests.steps, nests.left_bytes, nests.right_bytes,
+        nests.batch, height, nests.n, nests.k, turns, nests.left_bytes / nests.bands, nests.right_bytes,
         nests.left_element, nests.right_element, nests.sum_element, nests.held, _room(device),
     )  # fmt: skip
 
-    array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * nests.steps, count)
+    array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * turns, count)
     vector = work.vector_ops / device.vector.ops_per_clock
     array, vector = _grouped_on_vector(nests, device, array, vector)
     dram_bytes = work.bytes_dram + np.bincount(nests.kernel, tile[:, memory.EXTRA_BYTES], count)
@@ -198,10 +208,54 @@ def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector:
     return np.where(moves, 0.0, array), np.where(moves, alone, vector)
 
 
-def latencies(program: Program) -> Any:
-    """Seconds of one execution of each kernel, without the words that `cost` adds."""
+def worth(program: Program) -> tuple[float, float]:
+    """Seconds of a run and bytes that cross the memory interface, without the words that `cost` adds."""
     parts, _, _ = _parts(program)
-    return (np.maximum(parts.compute, parts.traffic) + parts.exposed) / program.device.array.clock_hz
+    repeats = np.array([kernel.repeat for kernel in program.kernels])
+    cycles = np.maximum(parts.compute, parts.traffic) + parts.exposed
+    return float((cycles * repeats).sum()) / program.device.array.clock_hz, float(
+        (parts.dram_bytes * repeats).sum()
+    )
+
+
+def occupancy(program: Program) -> dict[str, Any]:
+    """What the arrays of a weight-stationary device do in each cycle of each kernel, one execution [cycle].
+
+    Returns
+    -------
+    dict of array
+        ``active`` operands stream; ``shift`` a weight tile moves in and nothing streams; ``drain`` the last
+        results leave; ``stall`` the arrays wait for transfers; ``other`` dispatch, latencies, the vector unit
+        alone. They sum to the kernel's cycles.
+
+    Notes
+    -----
+    A tile that memory delivers late shifts in after it arrived, so its whole shift is exposed. Otherwise it
+    hides behind the tile before, but for what is longer than that one streams. These are the counters of
+    table 3 of N. Jouppi et al., ISCA 2017, doi:10.1145/3079856.3080246.
+    """
+    from accelsim.architectures.systolic import folds
+
+    nests: Nests = program.parameters["nests"]
+    unit, count = program.device.array, len(program.kernels)
+    parts, fold, _ = _parts(program)
+    turns = nests.steps * nests.bands
+    depth = np.ceil(nests.k / np.maximum(_rates(nests, program.device), 1.0))
+    down = np.ceil(depth / unit.rows)
+
+    def summed(each: Any) -> Any:
+        return np.where(parts.array > 0, np.bincount(nests.kernel, each * turns, count), 0.0)
+
+    total = np.maximum(parts.compute, parts.traffic)
+    active = summed(fold[:, folds.FOLDS] * fold[:, folds.STREAM])
+    loads = summed(fold[:, folds.FOLDS] / down * depth)
+    drain = summed(np.minimum(depth, unit.rows) + np.minimum(nests.n, unit.cols) - 2.0)
+    waits = parts.traffic > parts.compute
+    idle = np.maximum(total - active - drain, 0.0)
+    shift = np.where(waits, np.minimum(loads, idle), np.clip(parts.array - active - drain, 0.0, idle))
+    stall = np.where(waits, idle - shift, 0.0)
+    other = total + parts.exposed - active - drain - shift - stall
+    return {"active": active, "shift": shift, "drain": drain, "stall": stall, "other": other}
 
 
 def _sustained(device: SystolicDevice) -> float:
@@ -228,8 +282,8 @@ def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ..
     columns = (parts.compute, parts.traffic, parts.exposed, parts.dram_bytes, parts.sram_bytes)
     clock = device.array.clock_hz
     return tuple(
-        KernelCost(clock, busy, moved, fixed, {"dram": dram, "sram": sram}, bound, mapping, energy)
-        for energy, bound, mapping, (busy, moved, fixed, dram, sram) in zip(
+        KernelCost(clock, busy, moved, fixed, {"dram": dram, "sram": sram}, bound, mapping, joules)
+        for joules, bound, mapping, (busy, moved, fixed, dram, sram) in zip(
             energies, bounds, mappings, zip(*(c.tolist() for c in columns))
         )
     )
@@ -268,10 +322,11 @@ def _room(device: SystolicDevice) -> Any:
 
 def _sram_bytes(nests: Nests, fold: Any, folds: Any) -> tuple[Any, Any]:
     """Traffic of each nest between SRAM and arrays: operands and results, and partial sums [B]."""
-    results = nests.batch.astype(float) * nests.m * nests.n
+    turns = nests.steps * nests.bands
+    results = nests.batch.astype(float) * -(-nests.m // nests.bands) * nests.n
     partial = np.maximum(fold[:, folds.OUTPUT_ACCESSES] - results, 0.0) * nests.sum_element
     operands = fold[:, folds.LEFT_READS] * nests.left_width + fold[:, folds.RIGHT_READS] * nests.right_width
-    return (operands + results * nests.output_width) * nests.steps, partial * nests.steps
+    return (operands + results * nests.output_width) * turns, partial * turns
 
 
 def _mappings(nests: Nests, fold: Any, tile: Any, count: int, dataflow: str) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isnan
 
 from accelsim.architectures.base import Kernel, Options, Program
 from accelsim.architectures.fusion import Group, epilogue, fuse
+from accelsim.architectures.systolic.bands import banded
 from accelsim.architectures.systolic.nests import (
     Nests,
     Sparsity,
@@ -21,7 +23,9 @@ from accelsim.architectures.systolic.nests import (
 from accelsim.architectures.systolic.residency import WEIGHT_SHARES, Residency, Usage, nothing, plan, usage
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PRECISIONS, Precision
+from accelsim.core.sparsity import split_pattern
 from accelsim.core.units import si
+from accelsim.hardware import area, energy
 from accelsim.hardware.schema import SystolicDevice
 from accelsim.workload.graph import Graph
 
@@ -41,8 +45,17 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         ``precision``: a product in a format that the arrays lack. ``sram``: one element of each operand and
         a sum do not fit. ``link``: a collective on a device without a link.
     """
-    _check_precisions(fuse(graph, epilogue), device)
-    sparsity, notes = _sparsity(options, device)
+    lacking = _lacking(graph, tuple(device.array.macs_per_pe))
+    if lacking is not None:
+        name, wanted = lacking
+        have = device.array.macs_per_pe
+        raise InfeasibleError(
+            "precision",
+            f"{wanted.name} products ('{name}')",
+            ", ".join(have),
+            f"the nearest that {device.name} has is {nearest(wanted, have)}",
+        )
+    sparsity, notes = _sparsity(graph, options, device)
     ready = _prepared(graph, sparsity, device.array.skips_zeros, device.array.accumulator)
     if device.link is None and any(kernel.lane == "link" for kernel in ready.kernels):
         raise InfeasibleError(
@@ -54,15 +67,22 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         return cold
     room = device.sram.capacity_bytes - (device.sram.ofmap_bytes or 0.0)
     shares = (0.0, *WEIGHT_SHARES) if device.sram.keeps_weights else (0.0,)
-    plans = [plan(ready.usage, room, share) for share in shares]
+    plans = [ready.plan(room, share) for share in shares]
     warm = [
         _program(ready, device, options, notes, sparsity, p) for p in plans if p.tensors or p.weight_bytes
     ]
+    whole = [*warm, cold]
+    sliced = [_in_bands(p, ready, room, options, notes, sparsity) for p in whole] if device.sram.bands else []
     if options.fidelity == "analytic":
         # Whatever the plan, no more than this can stay.
-        return min([*warm, cold], key=lambda program: float(program.parameters["totals"].bytes_dram.sum()))
+        return min(
+            [*whole, *sliced], key=lambda program: float(program.parameters["totals"].bytes_dram.sum())
+        )
     # What stays takes room from tiles: keep it only where that pays.
-    return min([*warm, cold], key=_worth)
+    best = min(whole, key=_worth)
+    return (
+        min([best, *(p for p in sliced if _worth(p)[1] <= _worth(best)[1])], key=_worth) if sliced else best
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,14 @@ class _Prepared:
     totals: Totals
     usage: Usage
     memory_bytes: float
+    plans: dict[tuple[float, float], Residency] = field(default_factory=dict)
+
+    def plan(self, room: float, share: float) -> Residency:
+        """The residency plan of a memory: designs of a sweep share a few sizes."""
+        held = self.plans.get((room, share))
+        if held is None:
+            held = self.plans[room, share] = plan(self.usage, room, share)
+        return held
 
 
 @lru_cache(maxsize=32)
@@ -106,31 +134,62 @@ def _program(
         nests, work = keep_on_chip(ready.kernels, nests, work, residency, sparsity)
     else:
         residency = nothing(len(ready.kernels))
-    parameters = {"nests": nests, "totals": work, "residency": residency}
+    sizes = area.parts(device)
+    parameters = {
+        "nests": nests,
+        "totals": work,
+        "residency": residency,
+        "resources": {f"area_{part.name}_m2": part.area_m2 for part in sizes},
+        "missing": {f"resource_area_{p.name}_m2": p.basis for p in sizes if isnan(p.area_m2)},
+    }
     notes = (*_notes(ready.kernels, device, residency), *notes)
     return Program(
         ready.graph, device, options, ready.kernels, "sequential", ready.memory_bytes, notes, parameters
     )
 
 
+def _in_bands(
+    program: Program,
+    ready: _Prepared,
+    room: float,
+    options: Options,
+    notes: tuple[str, ...],
+    sparsity: Sparsity,
+) -> Program:
+    """The program of a plan with chains of layers in bands of rows."""
+    nests = ready.nests
+    rows = nests.m * (nests.k * nests.left_element + nests.n * nests.sum_element)
+    workspace = [0.0] * len(ready.kernels)
+    for index, size in zip(nests.kernel.tolist(), rows.tolist()):
+        workspace[index] = max(workspace[index], size)
+    held: Residency = program.parameters["residency"]
+    plan = banded(held, ready.usage, ready.kernels, workspace, room)
+    if max(plan.bands, default=1) == 1:
+        return program
+    return _program(ready, program.device, options, notes, sparsity, plan)
+
+
 def _worth(program: Program) -> tuple[float, float]:
     """Seconds of a run; between equals, traffic decides [B]."""
-    from accelsim.architectures.systolic.cost import latencies
+    # numba is imported by the kernels: only runs that need them pay for it.
+    from accelsim.architectures.systolic.cost import worth
 
-    repeats = [kernel.repeat for kernel in program.kernels]
-    seconds = sum(s * n for s, n in zip(latencies(program).tolist(), repeats))
-    return seconds, sum(b * n for b, n in zip(program.parameters["totals"].bytes_dram.tolist(), repeats))
+    return worth(program)
 
 
-def _sparsity(options: Options, device: SystolicDevice) -> tuple[Sparsity, tuple[str, ...]]:
-    if options.sparsity == "dense":
+def _sparsity(graph: Graph, options: Options, device: SystolicDevice) -> tuple[Sparsity, tuple[str, ...]]:
+    """The pattern that all weights are assumed to carry, or that of those that carry one."""
+    marked = next((t.pattern for t in graph.weights if t.pattern), "")
+    pattern = marked if options.sparsity == "dense" else options.sparsity
+    if not pattern:
         return Sparsity(coded=device.codes_zeros), ()
-    keep, block = map(int, options.sparsity.split(":"))
+    keep, block = split_pattern(pattern)
     if device.array.sparse_speedup == 1.0:
         return Sparsity(coded=device.codes_zeros), (
-            f"{device.name} has no sparse mode: {options.sparsity} weights run as dense ones",
+            f"{device.name} has no sparse mode: {pattern} weights run as dense ones",
         )
-    return Sparsity(keep, block, device.array.sparse_speedup, device.codes_zeros), ()
+    only = pattern if options.sparsity == "dense" else ""
+    return Sparsity(keep, block, device.array.sparse_speedup, device.codes_zeros, only), ()
 
 
 def _check_sram(nests: Nests, device: SystolicDevice) -> None:
@@ -155,9 +214,10 @@ def _kernel(group: Group) -> Kernel:
     return Kernel(group.anchor.name, group.ops, group.inputs, group.outputs, lane, group.after, group.repeat)
 
 
-def _check_precisions(groups: Iterable[Group], device: SystolicDevice) -> None:
-    have = device.array.macs_per_pe
-    for group in groups:
+@lru_cache(maxsize=64)
+def _lacking(graph: Graph, have: tuple[str, ...]) -> tuple[str, Precision] | None:
+    """The first op with a product in a format that the arrays lack, and the format."""
+    for group in fuse(graph, epilogue):
         for op in group.ops:
             for _, left, right in operands(op):
                 given = [t for t in (left, right) if t is not None]
@@ -167,12 +227,8 @@ def _check_precisions(groups: Iterable[Group], device: SystolicDevice) -> None:
                 for t in given:
                     narrow = t.role in ("weight", "kv") and t.precision.bits < wide.bits
                     if t.precision.name not in have and not narrow:
-                        raise InfeasibleError(
-                            "precision",
-                            f"{t.precision.name} products ('{op.name}')",
-                            ", ".join(have),
-                            f"the nearest that {device.name} has is {nearest(t.precision, have)}",
-                        )
+                        return op.name, t.precision
+    return None
 
 
 def nearest(wanted: Precision, have: Iterable[str]) -> str:
@@ -191,6 +247,9 @@ def _notes(kernels: tuple[Kernel, ...], device: SystolicDevice, residency: Resid
         notes.append(f"{residency.tensors} activations stay on chip between kernels")
     else:
         notes.append("every kernel reads its inputs from and writes its outputs to external memory")
+    if max(residency.bands, default=1) > 1:
+        inside = sum(1 for count in residency.bands if count > 1)
+        notes.append(f"{inside} kernels run in bands of rows, up to {max(residency.bands)} of them")
     if residency.weight_bytes:
         notes.append(f"{si(residency.weight_bytes, 'B')} of weights stay on chip from run to run")
     kinds = {kernel.anchor.kind for kernel in kernels}
@@ -198,14 +257,12 @@ def _notes(kernels: tuple[Kernel, ...], device: SystolicDevice, residency: Resid
         notes.append("attention scores stay on chip")
     if kinds & {"grouped_matmul"}:
         notes.append("experts are chosen evenly")
-    energy = device.energy
-    coefficients = {
-        "mac": energy.mac_j,
-        "vector_op": energy.vector_op_j,
-        "dram_byte": energy.dram_byte_j,
-        "sram_byte": energy.sram_byte_j,
-    }
-    missing = [name for name, value in coefficients.items() if value is None or value == {}]
-    if missing:
-        notes.append(f"no energy coefficient for {', '.join(missing)}: those parts are unknown")
+    e = device.energy
+    own = {"mac": e.mac_j, "vector": e.vector_op_j, "sram": e.sram_byte_j, "dram": e.dram_byte_j}
+    tables = [part for part, value in own.items() if value is None or value == {}]
+    if tables:
+        notes.append(f"energy of {', '.join(tables)}: assumed, from public tables by node and size")
+    unknown = [part for part in ("vector", "sram", "dram") if isnan(energy.coefficient(device, part).value_j)]
+    if unknown:
+        notes.append(f"no energy coefficient for {', '.join(unknown)}: those parts are unknown")
     return tuple(notes)

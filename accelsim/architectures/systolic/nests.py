@@ -57,6 +57,8 @@ class Nests:
         Bytes of one element [B].
     sets : array of int, (nests, 4)
         Kernel rows, output rows, kernel columns and output columns, for the row-stationary dataflow.
+    bands : array of int
+        Bands of rows that the kernel runs in.
     held : array of float
         On-chip memory that tensors occupy meanwhile [B].
     swap : array of bool
@@ -87,6 +89,7 @@ class Nests:
     right_width: Any
     output_width: Any
     sets: Any
+    bands: Any
     held: Any
     swap: Any
     grouped: Any
@@ -101,7 +104,7 @@ class Nests:
         return self.batch.astype(float) * self.m * self.n * self.k * self.share * self.steps
 
 
-_INTEGERS = ("kernel", "batch", "m", "n", "k", "steps", "swap", "grouped")
+_INTEGERS = ("kernel", "batch", "m", "n", "k", "steps", "swap", "grouped", "bands")
 _FLOATS = (
     "held", "faster", "share", "left_bytes", "right_bytes", "left_element", "right_element", "sum_element",
     "left_width", "right_width", "output_width",
@@ -166,6 +169,7 @@ def keep_on_chip(
         replace(
             nests,
             held=np.array(residency.held_bytes)[nests.kernel],
+            bands=np.minimum(np.array(residency.bands, np.int64)[nests.kernel], nests.m),
             left_bytes=remaining(nests.left_bytes, nests.left_names),
             right_bytes=remaining(nests.right_bytes, nests.right_names),
         ),
@@ -190,7 +194,7 @@ def _waits(kernel: Kernel, here: frozenset[str]) -> float:
 @dataclass(frozen=True)
 class Sparsity:
     """N:M sparse weights: `keep` of every `block`, at `faster` times the dense rate; 1:1 is dense. `coded`:
-    activations with zeros are stored without them.
+    activations with zeros are stored without them. `only`: the weights marked with this pattern, not all.
 
     Kept values carry their position in the block, in whole bits.
     """
@@ -199,6 +203,11 @@ class Sparsity:
     block: int = 1
     faster: float = 1.0
     coded: bool = False
+    only: str = ""
+
+    def covers(self, t: Tensor | None) -> bool:
+        """Whether a weight carries the pattern."""
+        return t is not None and t.role == "weight" and (not self.only or t.pattern == self.only)
 
     def stored(self, t: Tensor | None) -> float:
         """Storage of a tensor over its dense storage.
@@ -210,7 +219,7 @@ class Sparsity:
             return 1.0
         if t.role == "activation" and self.coded:
             return min(1.0, t.density * 64 / (3 * t.precision.bits))
-        if t.role != "weight" or self.keep == self.block:
+        if not self.covers(t) or self.keep == self.block:
             return 1.0
         return self.keep / self.block * (1 + (self.block - 1).bit_length() / t.precision.bits)
 
@@ -237,7 +246,10 @@ def collect(kernels: Sequence[Kernel], sparsity: Sparsity, skips: bool, sums: st
     for index, kernel in enumerate(kernels):
         for op in kernel.ops:
             if op.work.nests:
-                rows.extend({"kernel": index, "held": 0.0, **row} for row in _rows(op, sparsity, skips, sums))
+                rows.extend(
+                    {"kernel": index, "held": 0.0, "bands": 1, **row}
+                    for row in _rows(op, sparsity, skips, sums)
+                )
     columns: dict[str, Any] = {name: np.array([r[name] for r in rows], np.int64) for name in _INTEGERS}
     columns.update({name: np.array([r[name] for r in rows], np.float64) for name in _FLOATS})
     sets = np.array([r["sets"] for r in rows], np.int64).reshape(-1, 4)
@@ -263,6 +275,8 @@ def _rows(op: Op, sparsity: Sparsity, skips: bool, sums: str | None) -> list[dic
         left_bytes = left.size_bytes * seen * sparsity.stored(left) if left is not None else 0.0
         right_bytes = right.size_bytes * read * sparsity.stored(right) if right is not None else 0.0
         weights = right is not None and right.role == "weight"
+        faster = sparsity.faster if sparsity.covers(right) else 1.0
+        skipped = right.density if right is not None and weights and skips and faster == 1.0 else 1.0
         left_width = (left.precision if left is not None else fmt).bytes_per_element
         right_width = (right.precision if right is not None else fmt).bytes_per_element
         left_pairs, right_pairs = float(nest.batch) * nest.m * nest.k, float(nest.batch) * nest.n * nest.k
@@ -273,10 +287,10 @@ def _rows(op: Op, sparsity: Sparsity, skips: bool, sums: str | None) -> list[dic
                 "n": nest.n,
                 "k": nest.k,
                 "steps": nest.steps,
-                "share": nest.share * (right.density if skips and right is not None and weights else 1.0),
+                "share": nest.share * skipped,
                 "swap": not weights,
                 "grouped": op.kind == "conv" and nest.batch > 1,
-                "faster": sparsity.faster if weights else 1.0,
+                "faster": faster,
                 "left_bytes": left_bytes,
                 "right_bytes": right_bytes,
                 "left_names": left.name if left is not None else "",

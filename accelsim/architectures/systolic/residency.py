@@ -38,6 +38,8 @@ class Residency:
         Activations that stay.
     weight_bytes : float
         Weights that stay from run to run [B].
+    bands : tuple of int
+        Bands of rows that each kernel runs in, see `accelsim.architectures.systolic.bands`.
     """
 
     held_bytes: tuple[float, ...]
@@ -45,12 +47,13 @@ class Residency:
     on_chip: tuple[frozenset[str], ...]
     tensors: int
     weight_bytes: float
+    bands: tuple[int, ...]
 
 
 def nothing(kernels: int) -> Residency:
     """The plan of a cold device: everything passes through external memory."""
     zeros = (0.0,) * kernels
-    return Residency(zeros, zeros, (frozenset(),) * kernels, 0, 0.0)
+    return Residency(zeros, zeros, (frozenset(),) * kernels, 0, 0.0, (1,) * kernels)
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def plan(used: Usage, capacity_bytes: float, weight_share: float = 0.0) -> Resid
         on_chip.append(frozenset(here | pinned[index]))
         for name in leaving.pop(index, ()):
             occupied -= live.pop(name)
-    return Residency(tuple(held), tuple(saved), tuple(on_chip), tensors, weights)
+    return Residency(tuple(held), tuple(saved), tuple(on_chip), tensors, weights, (1,) * len(held))
 
 
 def _seen(kernel: Kernel) -> dict[str, float]:

@@ -34,7 +34,7 @@ class GraphBuilder:
         self.ops: list[Op] = []
         self._counts: dict[str, int] = {}
         self._scope: list[str] = []
-        self._repeat = 1
+        self._repeat, self._block = 1, 0
 
     # -- naming and structure
     # --------------------------------------------------------------------------------------
@@ -51,11 +51,13 @@ class GraphBuilder:
     @contextmanager
     def repeated(self, times: int) -> Iterator[None]:
         """Ops built inside run `times` times; their weights exist once per time."""
-        held, self._repeat = self._repeat, self._repeat * times
+        held, self._repeat = (self._repeat, self._block), self._repeat * times
+        if times > 1 and self.ops and self.ops[-1].repeat == self._repeat:
+            self._block = self.ops[-1].block + 1
         try:
             yield
         finally:
-            self._repeat = held
+            self._repeat, self._block = held
 
     def unique(self, stem: str) -> str:
         """A fresh op name under the current scope: ``layer1.0.conv``, then ``layer1.0.conv_1``."""
@@ -90,7 +92,9 @@ class GraphBuilder:
             Tensor(name if i == 0 else f"{name}:{i}", tuple(shape), fmt, batch_axis=batch_axis)
             for i, shape in enumerate(shapes)
         )
-        self.ops.append(Op(name, kind, tuple(inputs), outputs, attributes, self._repeat, origin=kind))
+        self.ops.append(
+            Op(name, kind, tuple(inputs), outputs, attributes, self._repeat, kind, block=self._block)
+        )
         return outputs[0] if len(outputs) == 1 else outputs
 
     def build(

@@ -37,7 +37,7 @@ def test_a_dense_convolution_by_hand(make_overlay):
     assert cost.cycles_compute == 28 * ceil(28 / 8) * ceil(64 / 16) * ceil(128 / 16) * 9
     assert cost.cycles_overhead == pytest.approx((5e-6 + 100e-6) * 300e6)
     assert cost.bytes_by_level["dram"] == 64 * 784 + 128 * 784 + 9 * 64 * 128
-    assert cost.energy_j["compute"] == pytest.approx(784 * 9 * 64 * 128 * 2e-12)
+    assert cost.energy_j["mac"] == pytest.approx(784 * 9 * 64 * 128 * 2e-12)
 
 
 def test_channels_are_padded_to_the_parallelism(make_overlay):

@@ -209,12 +209,12 @@ def test_intel_parts_count_their_own_blocks(make_board):
 
 def test_energy_is_unknown_without_coefficients(make_board):
     _, costs, _ = run(small(), make_board())
-    assert math.isnan(costs[1].energy_j["compute"])
+    assert math.isnan(costs[1].energy_j["mac"])
     assert costs[1].energy_j["dram"] == 0.0
     known = make_board(**{"energy.mac": {"int8": "2 pJ"}})
     conv = next(k for k in run(small(), known)[0].kernels if k.anchor.kind == "conv")
     _, costs, _ = run(small(), known)
-    assert costs[1].energy_j["compute"] == pytest.approx(conv.flops / 2 * 2e-12)
+    assert costs[1].energy_j["mac"] == pytest.approx(conv.flops / 2 * 2e-12)
 
 
 def test_float_models_are_refused_with_the_formats_that_work(make_board):
@@ -274,6 +274,23 @@ def test_repeated_layers_are_stages_of_their_own(make_board):
     assert math.fsum(k.flops for k in three[0].kernels) == net(3).flops
     starts = dict(zip((k.name for k in three[0].kernels), three[2].start_s))
     assert starts["linear[0]"] < starts["linear[1]"] < starts["linear[2]"] < starts["linear_1"]
+
+
+def test_adjacent_blocks_that_repeat_equally_often_run_one_after_the_other(make_board):
+    """Three times a, then three times b: not a, b, a, b ..."""
+    b = GraphBuilder("blocks", "int8")
+    x = b.input("x", 1, 64)
+    for stem in ("a", "b"):
+        with b.repeated(3):
+            x = b.activation(b.linear(x, 64, bias=False, stem=stem))
+            x = b.activation(b.linear(x, 64, bias=False, stem=stem))
+    b.linear(x, 10)
+    program, _, timing = run(b.build(), make_board())
+    order = [k.name for k in program.kernels if k.anchor.kind == "matmul"]
+    expected = [f"{stem}{i}[{copy}]" for stem in "ab" for copy in range(3) for i in ("", "_1")]
+    assert order[:-1] == expected
+    starts = dict(zip((k.name for k in program.kernels), timing.start_s))
+    assert [starts[name] for name in expected] == sorted(starts[name] for name in expected)
 
 
 def test_a_reshape_at_the_end_still_leaves_the_chip(make_board):

@@ -193,6 +193,26 @@ def test_a_design_that_does_not_fit_says_what_overflows():
     assert min(times) < 0.01
 
 
+@pytest.mark.parametrize(
+    ("workload", "device", "batch"),
+    [("finn-cnv", "ultra96-finn", 1), ("resnet50", "zcu104-dpu", 4), ("resnet50", "zcu104-finn", 100)],
+)
+def test_energy_is_the_sum_of_its_parts_and_has_a_wide_band(workload, device, batch):
+    result = ax.simulate(workload, device, batch=batch, precision=None if "cnv" in workload else "int8")
+    s = result.summary
+    assert sum(result.energy_parts.values()) == pytest.approx(s["energy_j"])
+    assert s["power_static_w"] + s["power_dynamic_w"] == pytest.approx(s["power_w"])
+    assert s["power_static_w"] == pytest.approx(ax.load_hardware(device).power.idle_w)
+    assert s["power_dynamic_w"] > 0
+    for name in ("energy_per_item_j", "power_w"):
+        band = result.intervals[name]
+        assert 0.33 * s[name] < band.low < 0.7 * s[name]
+        assert 1.5 * s[name] < band.high < 3 * s[name]
+        assert "assumed" in band.basis
+    band = result.intervals["power_w"]
+    assert band.low == pytest.approx(0.6 * s["power_static_w"] + s["power_dynamic_w"] / 3)
+
+
 def test_large_models_stream_their_weights():
     """25 MB and 85 MB of weights: read once per frame, so no frame is faster than the memory."""
     for workload, device in (("bert-base", "u250-finn"), ("vgg16", "u250-finn")):

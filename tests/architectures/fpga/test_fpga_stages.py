@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.architectures.fpga import event, timing
-from accelsim.architectures.fpga.fifo import classes, depths, smallest, unlimited, wiring
-from accelsim.architectures.fpga.network import Edge, Stage, Unit, Window
+from accelsim.architectures.fpga.fifo import classes, depths, occupied, smallest, unlimited, wiring
+from accelsim.architectures.fpga.network import Edge, Network, Stage, Unit, Window
+from accelsim.architectures.fpga.options import options
+from accelsim.architectures.fpga.resources import place_fifo
 from accelsim.architectures.fpga.timing import Pace, with_registers
 from accelsim.core.errors import GraphError
 
@@ -308,6 +310,42 @@ def test_fifo_depths_delay_no_frame_and_none_can_be_a_class_smaller(pipeline):
 
 @settings(max_examples=60, deadline=None)
 @given(pipelines())
+def test_charged_fifos_keep_the_interval(pipeline):
+    """With the depths that a pipeline fed at its interval fills, no frame is later than in that run."""
+    stages, *rest = pipeline
+    times = paces(rest)
+    words = [1 + i % 3 for i in range(len(stages))]
+    interval = steady(stages, rest[0], rest[1], rest[-1])
+    network = Network(tuple(stages), (), (), depths(tuple(stages)))
+    found = occupied(network, times, interval, words, 0)
+    capacities = []
+    for stage, held, deep in zip(stages, network.depths, found):
+        own = [stage.unit.window.buffer if e.mode == "window" else 0 for e in stage.edges]
+        joins = len(stage.edges) > 1
+        charged = [max(o, h) if joins or e.mode == "all" else o for e, o, h in zip(stage.edges, own, held)]
+        capacities.append([c + -(-d // words[e.source]) for e, c, d in zip(stage.edges, charged, deep)])
+    fed = times.stream.copy()
+    fed[0] = max(fed[0], interval / stages[0].unit.pixels)
+    slow = timing.run(stages, unlimited(stages, 2), replace(times, stream=fed), 2).finish[:, -1]
+    room = with_registers(stages, [[max(c, 1) for c in held] for held in capacities], times)
+    assert np.all(timing.run(stages, room, times, 2).finish[:, -1] <= slow + 1e-6)
+
+
+def test_a_fifo_lies_in_luts_then_block_ram_then_ultra_ram():
+    def left(width, depth, **room):
+        placed = place_fifo(width, depth, 32, room, intel=False)
+        return placed, room
+
+    plenty = {"lut": 1e5, "bram18": 10.0, "uram": 10.0}
+    # 2 ceil(log2 d) + ceil(d / 32) ceil(w / 2), less that of 32 words
+    assert left(8, 256, **plenty) == (True, {**plenty, "lut": 1e5 - (16 + 8 * 4) + (10 + 4)})
+    assert left(8, 4096, **plenty) == (True, {**plenty, "bram18": 8.0})
+    assert left(8, 4096, lut=0.0, bram18=1.0, uram=1.0) == (True, {"lut": 0.0, "bram18": 1.0, "uram": 0.0})
+    assert not left(8, 4096, lut=0.0, bram18=1.0, uram=0.0)[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines())
 def test_the_quick_bound_is_a_bound(pipeline):
     from accelsim.architectures.fpga.stages import earliest
 
@@ -318,13 +356,48 @@ def test_the_quick_bound_is_a_bound(pipeline):
     assert least <= timing.run(stages, unlimited(stages), times).finish.max() + 1e-9
 
 
+def steady(stages, stream, tail, accept):
+    """Cycles between frames: the slowest stage, or the slowest intake of a window's buffer."""
+    works = [s.unit.pixels * (a + b) for s, a, b in zip(stages, stream, tail)]
+    intakes = [e.pixels * a for s, a in zip(stages, accept) for e in s.edges if e.mode == "window"]
+    return max(works + intakes)
+
+
 @settings(max_examples=30, deadline=None)
-@given(pipelines(), st.integers(30, 60))
+@given(pipelines(), st.integers(5, 40))
 def test_frames_follow_each_other_by_the_slowest_stage(pipeline, slow):
     """With FIFOs that delay nothing T(b) = T(1) + (b - 1) II to 5 % once one stage is clearly the slowest."""
     stages, stream, tail, *rest = pipeline
     stream = [*stream[:-1], stream[-1] + slow * max(s.unit.pixels for s in stages)]
     times = paces((stream, tail, *rest))
     finish = timing.run(stages, unlimited(stages, 6), times, 6).finish[:, -1]
-    interval = max(s.unit.pixels * (a + b) for s, a, b in zip(stages, stream, tail))
+    interval = steady(stages, stream, tail, rest[-1])
     assert finish[-1] == pytest.approx(finish[0] + 5 * interval, rel=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines())
+def test_any_pipeline_settles_at_its_interval(pipeline):
+    """Windows take the next frame in while they still read this one, so frames end up exactly II apart, and
+    T(b) is never more than T(1) + (b - 1) II."""
+    stages, stream, tail, *rest = pipeline
+    frames = 10
+    times = paces((stream, tail, *rest))
+    finish = timing.run(stages, unlimited(stages, frames), times, frames).finish.max(axis=1)
+    interval = steady(stages, stream, tail, rest[-1])
+    assert finish[-1] - finish[-2] == interval
+    assert np.all(finish <= finish[0] + interval * np.arange(frames))
+
+
+@pytest.mark.parametrize("size", [8, 9, 10, 11])
+@pytest.mark.parametrize("kind", ["mvau", "vvau", "pool"])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (2, 2), (3, 1), (3, 2), (5, 3)])
+def test_a_folding_is_no_faster_than_its_pixels(kind, size, kernel, stride):
+    """Cycles of a frame cover what the simulation spends on it, the rows that no window needs included."""
+    out = (size - kernel) // stride + 1
+    w = Window(size, size, kernel, kernel, stride, stride, 1, 1, 0, 0, 0, 0, out, out)
+    mw = kernel**2 * (8 if kind == "mvau" else 1)
+    u = Unit(kind, mw, 8, out * out, 8, 4, 4, window=w, weights=mw * 8, weight_bits=4, pixels_in=size * size)
+    found = options(u, "ultrascale+")
+    assert np.all(found.cycles >= out * out * (found.stream + found.tail) - 1e-9)
+    assert np.all(found.cycles >= size * size * found.accept - 1e-9)

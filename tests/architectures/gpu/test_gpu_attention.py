@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu.attention import (
-    BOUNDS,
     attention_device,
     attention_model,
     attention_rows,
     run_kernel,
 )
 from accelsim.architectures.gpu.host import ramp_s
+from accelsim.architectures.gpu.rows import BOUNDS
 from accelsim.architectures.opwork import visible_pairs
 from accelsim.core.precision import plan
 from accelsim.hardware.spec import load_hardware
@@ -104,6 +104,8 @@ def twin(model, device, shape, distance, rate, clock):
     fresh = 2 * tokens * width * (heads * model.query_passes + 2 * shared * model.key_passes)
     fixed = model.fixed_s + fresh * (miss / dram_rate + (1 - miss) / l2_rate) + tokens * model.token_s
     fixed += batch * model.sequence_s if batch <= model.sequences else 0.0
+    if model.packed and group > 1 and batch > 1 and shared > 1:
+        fixed += model.repack_s
     if split > 1:
         fixed += model.merge_s + 8 * split * tokens * heads * width / l2_rate
     return body, fixed
@@ -142,12 +144,13 @@ def test_equals_the_slow_twin(device, shape, stack, cold):
         group=heads / shared,
         width=width,
         window=window > 0,
+        few=queries == 1 and batch * shared * max(1, keys // 128) < gpu.sm.count / 4,
     )
     reach = queries + (window - 1 if causal else window // 2) if window else keys
     touched = 2 * batch * width * (2 * heads * queries + 2 * shared * min(keys, reach))
     rate, clock = gpu.sm.tensor_flop_per_clock["bf16"], gpu.sm.tensor_clock_hz
     body, fixed = twin(model, gpu, shape, inf if cold else touched, rate, clock)
-    latency, bound, dram, _ = attention_rows(table(shape), BF16, gpu, stack, cold)
+    latency, bound, dram, *_ = attention_rows(table(shape), BF16, gpu, stack, cold)
     launch = gpu.launch.graph_s + ramp_s(gpu)
     assert latency[0] == pytest.approx(body + fixed + launch, rel=1e-9)
     assert BOUNDS[bound[0]] in ("compute", "memory", "l2", "latency", "launch")
@@ -178,7 +181,7 @@ def test_never_beats_the_roofline_with_cold_caches(device):
     moved = per_token * (2 * s["heads"] * s["seq_q"] + 2 * s["kv_heads"] * reach)
     flops = 4 * s["batch"] * s["heads"] * s["head_dim"] * visible_pairs(s)
     for stack in ("eager", "vllm", "trtllm", "sglang"):
-        latency, _, dram, _ = attention_rows(s, BF16, gpu, stack, cold=True)
+        latency, _, dram, *_ = attention_rows(s, BF16, gpu, stack, cold=True)
         assert (latency >= flops / peak).all()
         assert (latency >= moved / gpu.memory.bandwidth_bytes_per_s).all()
         np.testing.assert_allclose(dram, moved)
@@ -193,7 +196,7 @@ def test_graph_and_table_agree(toy, run):
     for stack in ("eager", "graph"):
         for cold in (False, True):
             _, (cost,) = run(b.build(), toy, stack=stack, cold=cold)
-            latency, bound, dram, l2 = attention_rows(table(shape), plan("fp16"), toy, stack, cold)
+            latency, bound, dram, l2, _ = attention_rows(table(shape), plan("fp16"), toy, stack, cold)
             assert cost.latency_s == pytest.approx(latency[0])
             assert cost.bound == BOUNDS[bound[0]]
             assert cost.bytes_by_level == pytest.approx({"dram": dram[0], "l2": l2[0]})
@@ -244,9 +247,33 @@ def test_exponentials_are_a_limit_of_their_own():
 def test_no_rows():
     gpu = load_hardware("h100-sxm")
     empty = {name: np.zeros(0) for name in COLUMNS}
-    assert [len(part) for part in attention_rows(empty, BF16, gpu, "vllm")] == [0, 0, 0, 0]
+    assert [len(part) for part in attention_rows(empty, BF16, gpu, "vllm")] == [0] * 5
     assert run_kernel(np.zeros((0, A.WIDTH)), [], gpu).shape == (0, A.OUT_WIDTH)
     assert len(attention_device(gpu)) == A.DEVICE_WIDTH
+
+
+def test_small_grids_leave_the_kernel_of_shared_heads():
+    """TensorRT-LLM: 132 SMs, so 33 blocks of 128 keys are enough for the packed kernel and 32 are not."""
+    gpu = load_hardware("h100-sxm")
+
+    def time(batch, keys):
+        return attention_rows(table((batch, 64, 2, 128, 1, keys, True, 0)), BF16, gpu, "trtllm")[0][0]
+
+    assert time(1, 17 * 128) < 0.7 * time(1, 17 * 128 - 1)
+    assert time(17, 2) < time(16, 2)
+    assert time(1, 40_000) > time(1, 17 * 128)
+
+
+def test_packing_heads_copies_them_unless_they_lie_together():
+    gpu = load_hardware("a100-sxm")
+
+    def time(batch, heads, shared):
+        return attention_rows(table((batch, heads, shared, 128, 1, 16, True, 0)), BF16, gpu, "vllm")[0][0]
+
+    copied = gpu.kernels.attention["vllm"]["decode"].repack_s
+    assert 3e-6 < copied < 9e-6  # two small kernels
+    assert time(2, 16, 2) - time(1, 16, 2) > 0.9 * copied
+    assert time(4, 16, 1) - time(2, 16, 1) < 0.2 * copied
 
 
 # Largest mean absolute error [%] of prefill and decode on held-out rows of a backend.

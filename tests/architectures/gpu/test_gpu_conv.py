@@ -13,7 +13,8 @@ from accelsim.architectures.base import Options
 from accelsim.architectures.gpu import ARCHITECTURE
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.conv_table import BOUND_NAMES, conv_rows
+from accelsim.architectures.gpu.conv_table import conv_rows
+from accelsim.architectures.gpu.rows import BOUNDS
 from accelsim.architectures.single import predict_by_graph
 from accelsim.core.precision import plan
 from accelsim.hardware.spec import load_hardware
@@ -143,11 +144,11 @@ def test_no_convolution_beats_the_bound_of_its_algorithms(shape, name, stack):
 def test_the_fast_path_equals_the_graph(shapes, name, stack, device, cold):
     columns = {k: np.array([s[k] for s in shapes], dtype=float) for k in table(**shapes[0])}
     gpu = load_hardware(device)
-    latency, bound, dram = conv_rows(columns, plan(name), gpu, stack, cold)
+    latency, bound, dram, *_ = conv_rows(columns, plan(name), gpu, stack, cold)
     slow = predict_by_graph(ARCHITECTURE, "conv2d", columns, plan(name), gpu, Options(stack=stack, cold=cold))
     assert latency == pytest.approx(slow.latency_s, rel=1e-9)
     assert dram == pytest.approx(slow.dram_bytes, rel=1e-6, abs=1.0)
-    assert [BOUND_NAMES[code] for code in bound] == list(slow.bound)
+    assert [BOUNDS[code] for code in bound] == list(slow.bound)
 
 
 def test_depthwise_and_grouped_rows_equal_the_graph():
@@ -161,7 +162,7 @@ def test_depthwise_and_grouped_rows_equal_the_graph():
         padding=1,
         groups=[64, 4, 2],
     )
-    latency, _, _ = conv_rows(shapes, plan("fp16"), V100, "graph", False)
+    latency, *_ = conv_rows(shapes, plan("fp16"), V100, "graph", False)
     slow = predict_by_graph(ARCHITECTURE, "conv2d", shapes, plan("fp16"), V100, Options())
     assert latency == pytest.approx(slow.latency_s, rel=1e-9)
 
@@ -200,6 +201,6 @@ def test_held_out_layers_of_deepbench(precision, limit):
     frame = frame[splits.held_out(frame)]
     names = ("batch", "c_in", "c_out", "kernel_h", "kernel_w", "h", "w", "stride", "padding")
     shapes = {c: frame[c].to_numpy(float) for c in names} | {"groups": np.ones(len(frame))}
-    latency, _, _ = conv_rows(shapes, plan(precision), V100, "graph", False)
+    latency, *_ = conv_rows(shapes, plan(precision), V100, "graph", False)
     assert len(frame) > 40
     assert 100 * np.abs(latency / frame.latency_s.to_numpy() - 1).mean() < limit

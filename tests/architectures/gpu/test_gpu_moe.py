@@ -43,7 +43,7 @@ def layer(tokens=64, hidden=1024, intermediate=512, experts=16, topk=2, **more):
 
 
 def took(device, stack="vllm", fmt="bf16", cold=False, **shape):
-    latency, _, dram = moe_rows(layer(**shape), plan(fmt), device, stack, cold)
+    latency, _, dram, *_ = moe_rows(layer(**shape), plan(fmt), device, stack, cold)
     return float(latency[0]), float(dram[0])
 
 
@@ -271,5 +271,5 @@ def test_held_out_measurements(name, backend, dtype, reach):
     frame = frame[(frame["backend"] == backend) & (frame["dtype"] == dtype)]
     frame = frame[held_out(frame)]
     shapes = {c: frame[c].to_numpy(dtype=float) for c in COLUMNS}
-    latency, _, _ = moe_rows(shapes, plan(str(frame["precision"].iloc[0])), load_hardware(name), backend)
+    latency, *_ = moe_rows(shapes, plan(str(frame["precision"].iloc[0])), load_hardware(name), backend)
     assert 100 * np.abs(latency / frame["latency_s"].to_numpy() - 1).mean() < reach

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.cost import device_array
-from accelsim.architectures.gpu.lower import resident_share
 from accelsim.architectures.gpu.sm import clock_scale, cost_rows, joined, resident
 from accelsim.architectures.gpu.tiles import SPLITS, TILES, port_scale, shared_loads, switched_j, tile_table
 from accelsim.hardware.spec import load_hardware
@@ -35,10 +34,24 @@ def row(
     vector_ops=0.0,
     extra=0.0,
     share=1.0,
+    integer=0.0,
 ):
     a, b, c = batch * m * k * width, batch * n * k * width, batch * m * n * width
     sizes, widths, moved = (batch, m, n, k), (width,) * 3, (a, b, c, extra)
-    return [R.MATRIX, *sizes, *widths, rate, clock, *moved, *distances, vector_ops, 128.0, 0.0, share]
+    return [
+        R.MATRIX,
+        *sizes,
+        *widths,
+        rate,
+        clock,
+        *moved,
+        *distances,
+        vector_ops,
+        128.0,
+        0.0,
+        share,
+        integer,
+    ]
 
 
 def run_rows(rows, device, constants=GENERIC, governor=False, width=2.0):
@@ -52,6 +65,13 @@ def run_rows(rows, device, constants=GENERIC, governor=False, width=2.0):
 
 def seconds(out):
     return out[:, R.OUT_BODY] + out[:, R.OUT_FIXED]
+
+
+def resident_share(capacity, distance):
+    """Share of a tensor still in the L2 after `distance` bytes."""
+    if distance <= 0.0:
+        return 1.0
+    return min(1.0, max(0.0, (capacity / distance - 0.8333) / 0.4167))
 
 
 def twin(r, device, c):
@@ -261,6 +281,16 @@ def test_the_governor_slows_only_what_exceeds_the_cap(toy):
     assert seconds(capped)[0] > 1.1 * seconds(free)[0]
     assert capped[1, R.OUT_SCALE] == 1
     assert seconds(capped)[1] == seconds(free)[1]
+
+
+def test_integers_draw_less_and_so_throttle_less(toy):
+    """Under a cap held by the voltage floor, time goes with power; without a cap nothing changes."""
+    hot = GENERIC.model_copy(update={"switched_macs": 20e-12 / switched_j(toy), "integer_power": 0.5})
+    sizes = [row(8192, 8192, 8192, integer=flag) for flag in (0.0, 1.0)]
+    floats, integers = run_rows(sizes, toy, hot, governor=True)
+    assert integers[R.OUT_SCALE] == pytest.approx(2 * floats[R.OUT_SCALE], rel=0.05)
+    free = run_rows(sizes, toy, hot)
+    assert (free[0] == free[1]).all()
 
 
 def test_clock_scale_is_continuous_and_falls():

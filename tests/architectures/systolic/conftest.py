@@ -23,6 +23,7 @@ array: {rows: 128, cols: 128, count: 1, clock: 1 GHz, dataflow: ws, macs_per_pe:
 sram: {capacity: 8 MiB}
 vector: {ops_per_clock: 1024}
 dispatch: 1 us
+silicon: {node_nm: 7}
 energy: {mac: {bf16: 0.5 pJ, int8: 0.1 pJ}, vector_op: 0.5 pJ, dram_byte: 30 pJ, sram_byte: 2 pJ}
 """
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from accelsim.architectures import architecture_of
 from accelsim.architectures.base import Options
+from accelsim.architectures.systolic.cost import occupancy
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import precision
 from accelsim.engine.simulate import simulate
@@ -372,3 +373,17 @@ def test_a_warm_device_is_never_slower_and_never_beats_its_bound(make_device, gr
     assert latency(*warm) <= latency(*cold) * (1 + 1e-12)
     bound = run(graph, device, "analytic", cold=False)
     assert latency(*warm) >= latency(*bound) * (1 - 1e-12)
+
+
+def test_occupancy_accounts_for_every_cycle(make_device):
+    """Table 3 of the TPU v1 paper: late tiles shift in exposed, early ones behind the tile before."""
+    device = make_device(**{"array.rows": 256, "array.cols": 256, "dispatch": "0 s", "memory.latency": "0 s"})
+    for bandwidth, late in (("1 GB/s", True), ("100 TB/s", False)):
+        program, costs = run(one_matmul(200, 1024, 1024), device.replace(**{"memory.bandwidth": bandwidth}))
+        cycles = {part: float(v[0]) for part, v in occupancy(program).items()}
+        assert sum(cycles.values()) == pytest.approx(costs[0].latency_s * costs[0].clock_hz)
+        assert cycles["active"] == 16 * 200
+        assert cycles["drain"] == 256 + 256 - 2
+        assert cycles["shift"] == (16 * 256 if late else 256 + 15 * (256 - 200))
+        assert (cycles["stall"] > 0) == late
+        assert cycles["other"] == pytest.approx(0)

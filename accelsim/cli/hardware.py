@@ -1,0 +1,98 @@
+"""Commands on devices: list, show, diff, new, check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accelsim.cli.common import Json, emit
+from accelsim.core.errors import ConfigError
+from accelsim.core.frames import records
+from accelsim.report import tables
+
+app = typer.Typer(help="Devices: list, show, diff, new, check.", no_args_is_help=True)
+
+
+@app.command("list")
+def hw_list(as_json: Json = False) -> None:
+    """All devices."""
+    rows = tables.devices()
+    if as_json:
+        emit(rows)
+    else:
+        typer.echo(tables.text(rows))
+
+
+@app.command("show")
+def hw_show(
+    name: str,
+    sources: Annotated[bool, typer.Option("--sources", help="Show where each number comes from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The numbers of a device, with their status."""
+    from accelsim.hardware.spec import load_hardware
+    from accelsim.hardware.spec import sources as table_of
+
+    rows = records(table_of(load_hardware(name)))
+    if as_json:
+        emit(rows)
+    else:
+        typer.echo(
+            tables.text(
+                rows if sources else [{k: r[k] for k in ("parameter", "value", "status")} for r in rows]
+            )
+        )
+
+
+@app.command("diff")
+def hw_diff(first: str, second: str, as_json: Json = False) -> None:
+    """The parameters in which two devices differ."""
+    from accelsim.hardware.spec import load_hardware
+
+    rows = records(load_hardware(first).diff(second))
+    if as_json:
+        emit(rows)
+    else:
+        typer.echo(tables.text(rows) if rows else "no difference")
+
+
+@app.command("new")
+def hw_new(
+    path: Path, like: Annotated[str, typer.Option(help="Device to start from.")], as_json: Json = False
+) -> None:
+    """Write a file for your own device, starting from one that exists."""
+    from accelsim.core.files import write_whole
+    from accelsim.hardware.template import template
+
+    if path.suffix != ".yaml":
+        raise ConfigError("a device's file ends in .yaml", str(path))
+    if path.exists():
+        raise ConfigError("the file exists already", str(path))
+    write_whole(path, template(like))
+    if as_json:
+        emit({"file": str(path), "like": like})
+    else:
+        typer.echo(f"wrote {path}; edit it, then: accelsim hw check {path}")
+
+
+@app.command("check")
+def hw_check(path: str, as_json: Json = False) -> None:
+    """Check a device's file."""
+    from accelsim.hardware.spec import load_hardware
+
+    device = load_hardware(path)
+    report = {
+        "file": path,
+        "kind": device.kind,
+        "numbers": len(device.numbers),
+        "assumed": len(device.assumed),
+        "assumed_parameters": device.assumed,
+    }
+    if as_json:
+        emit(report)
+    else:
+        typer.echo(
+            f"{path}: a {device.kind} with {report['numbers']} numbers, {report['assumed']} of them assumed"
+        )
