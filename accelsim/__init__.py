@@ -97,10 +97,14 @@ _PUBLIC = {
     "DeviceService": "accelsim.serving.service",
     "Overheads": "accelsim.serving.service",
     "Triton": "accelsim.serving.triton",
+    "TritonSequence": "accelsim.serving.sequence",
+    "RateLimit": "accelsim.serving.limiter",
     "QueuePolicy": "accelsim.serving.priority",
     "TorchServe": "accelsim.serving.torchserve",
     "TensorFlowServing": "accelsim.serving.tfserving",
     "RayServe": "accelsim.serving.rayserve",
+    "Ensemble": "accelsim.serving.ensemble",
+    "Stage": "accelsim.serving.ensemble",
 }
 
 for _owner, _name, _target in (
@@ -151,11 +155,14 @@ if TYPE_CHECKING:
         Superposition,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.ensemble import Ensemble, Stage
+    from accelsim.serving.limiter import RateLimit
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe
     from accelsim.serving.requests import Requests
     from accelsim.serving.scenarios import MultiStream, Offline, Server, SingleStream
+    from accelsim.serving.sequence import TritonSequence
     from accelsim.serving.serve import serve
     from accelsim.serving.service import (
         DeviceService,

@@ -79,6 +79,7 @@ class ServeResult:
         offered_per_s: float = math.nan,
         slo_s: float | None = None,
         notes: tuple[str, ...] = (),
+        bounds: Mapping[str, Log] | None = None,
         request: Mapping[str, Any] | None = None,
     ) -> None:
         if not 0 <= warmup < 1:
@@ -100,13 +101,20 @@ class ServeResult:
             *self._load_notes(offered_per_s, capacity),
         )
         self.summary = self._summarise(offered_per_s, capacity, slo_s)
+        for end, other in (bounds or {}).items():
+            for name, q in (("mean", None), ("p50", 50.0), ("p99", 99.0)):
+                values = self._latencies(other)
+                value = values.mean() if q is None else np.percentile(values, q)
+                self.summary[f"latency_{name}_{end}_s"] = float(value) if values.size else math.nan
 
     # -- numbers
 
     @cached_property
     def latency_s(self) -> NDArray[np.float64]:
         """Latency of the completed requests after the warm-up cut, by arrival [s]."""
-        log = self.log
+        return self._latencies(self.log)
+
+    def _latencies(self, log: Log) -> NDArray[np.float64]:
         kept = log.status[self._skip :] == COMPLETED
         taken = log.finish_ns[self._skip :][kept] - log.arrival_ns[self._skip :][kept]
         return taken / 1e9 + self.extra_s
