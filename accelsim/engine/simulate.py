@@ -252,10 +252,6 @@ def _default_precision(graph: Graph, supported: tuple[str, ...], device: Device,
     return chosen
 
 
-# -- the answer
-# -----------------------------------------------------------------------------------------------------
-
-
 def _result(
     parts: tuple[Part, ...],
     split: Parallel,
