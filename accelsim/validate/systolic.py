@@ -43,8 +43,8 @@ _ROLES = {
     "view, and TPU v1's assumed vector layers were edited once after a first score. SqueezeNet became the "
     "paper's network with the Edge TPU's errors in view, for the reason beside `_EDGE_NETWORKS`.",
     "calibration": "A constant of the device was chosen on these; shown, not scored.",
-    "trade-off": "A published comparison of designs, reproduced by changing the array: the order must agree. "
-    "Whole tiles of weights were modelled because of its source, with the other figures of this chip in view.",
+    "trade-off": "A published comparison of designs, reproduced by changing the array; the order must "
+    "agree. Weights in whole tiles came from its source, with this chip's other figures in view.",
     "vendor estimate": "The vendor's own estimates, not silicon.",
 }
 
