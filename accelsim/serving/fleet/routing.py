@@ -147,6 +147,7 @@ class PoolRun:
             whole.model,
             whole.prompt_tokens,
             whole.output_tokens,
+            whole.ends,
             call=call,
         )
         self.run.attempts.append(made)

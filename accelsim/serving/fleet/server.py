@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from accelsim.serving.fleet.place import Wire
 from accelsim.serving.fleet.replica import Clock, Kind
@@ -65,20 +65,19 @@ class ServerStation(Station):
         self.server = server
         self.dead = False
         self.running: dict[int, int] = {}
-        super().__init__(
-            server.pool.env, server.kind.spec.batching, server.clock, server.answered  # type: ignore[arg-type]
-        )  # fmt: skip
+        super().__init__(server.pool.env, server.kind.spec.batching, server.clock, server.answered)
         # One list for all lives of the server, so that executions are numbered on.
         self.executions = server.executions
 
     def execute(self, batch: Sequence[Request], padded: int = 0, instance: int | None = None) -> None:
         if self.dead:
             return
-        live = [r for r in batch if not r.cancelled]  # type: ignore[attr-defined]
+        attempts = cast("Sequence[Attempt]", batch)
+        live = [a for a in attempts if not a.cancelled]
         if len(live) < len(batch):
-            for request in batch:
-                if request.cancelled:  # type: ignore[attr-defined]
-                    self.refuse(request, TIMED_OUT)
+            for attempt in attempts:
+                if attempt.cancelled:
+                    self.refuse(attempt, TIMED_OUT)
             if not live:
                 self.at(self.now, self._offer, FREE)
                 return
