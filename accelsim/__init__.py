@@ -103,6 +103,33 @@ _PUBLIC = {
     "TorchServe": "accelsim.serving.torchserve",
     "TensorFlowServing": "accelsim.serving.tfserving",
     "RayServe": "accelsim.serving.rayserve",
+    "serve_fleet": "accelsim.serving.fleet.serve",
+    "Fleet": "accelsim.serving.fleet.spec",
+    "Pool": "accelsim.serving.fleet.spec",
+    "Replica": "accelsim.serving.fleet.replica",
+    "Place": "accelsim.serving.fleet.place",
+    "Client": "accelsim.serving.fleet.client",
+    "FleetResult": "accelsim.serving.fleet.outcome",
+    "Crash": "accelsim.serving.fleet.faults",
+    "Restart": "accelsim.serving.fleet.faults",
+    "Slow": "accelsim.serving.fleet.faults",
+    "LinkLoss": "accelsim.serving.fleet.faults",
+    "LinkDelay": "accelsim.serving.fleet.faults",
+    "Shift": "accelsim.serving.fleet.versions",
+    "Swap": "accelsim.serving.fleet.versions",
+    "RoundRobin": "accelsim.serving.fleet.balancers",
+    "RandomBalancer": "accelsim.serving.fleet.balancers",
+    "LeastOutstanding": "accelsim.serving.fleet.balancers",
+    "PowerOfChoices": "accelsim.serving.fleet.balancers",
+    "LatencyAware": "accelsim.serving.fleet.balancers",
+    "Weighted": "accelsim.serving.fleet.balancers",
+    "Nearest": "accelsim.serving.fleet.balancers",
+    "QueueLimit": "accelsim.serving.fleet.admission",
+    "LatencyLimit": "accelsim.serving.fleet.admission",
+    "TokenBucket": "accelsim.serving.fleet.admission",
+    "Knative": "accelsim.serving.fleet.knative",
+    "HPA": "accelsim.serving.fleet.hpa",
+    "TargetTracking": "accelsim.serving.fleet.tracking",
     "Ensemble": "accelsim.serving.ensemble",
     "Stage": "accelsim.serving.ensemble",
 }
@@ -173,6 +200,27 @@ if TYPE_CHECKING:
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
     from accelsim.serving.ensemble import Ensemble, Stage
+    from accelsim.serving.fleet.admission import LatencyLimit, QueueLimit, TokenBucket
+    from accelsim.serving.fleet.balancers import (
+        LatencyAware,
+        LeastOutstanding,
+        Nearest,
+        PowerOfChoices,
+        RandomBalancer,
+        RoundRobin,
+        Weighted,
+    )
+    from accelsim.serving.fleet.client import Client
+    from accelsim.serving.fleet.faults import Crash, LinkDelay, LinkLoss, Restart, Slow
+    from accelsim.serving.fleet.hpa import HPA
+    from accelsim.serving.fleet.knative import Knative
+    from accelsim.serving.fleet.outcome import FleetResult
+    from accelsim.serving.fleet.place import Place
+    from accelsim.serving.fleet.replica import Replica
+    from accelsim.serving.fleet.serve import serve_fleet
+    from accelsim.serving.fleet.spec import Fleet, Pool
+    from accelsim.serving.fleet.tracking import TargetTracking
+    from accelsim.serving.fleet.versions import Shift, Swap
     from accelsim.serving.limiter import RateLimit
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
