@@ -46,6 +46,9 @@ _PUBLIC = {
     "distill": "accelsim.explore.pairs",
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
+    "backward": "accelsim.workload.backward",
+    "training_step": "accelsim.workload.backward",
+    "explain": "accelsim.explore.explain",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
@@ -121,6 +124,7 @@ if TYPE_CHECKING:
     from accelsim.engine.timeline import Segment
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
+    from accelsim.explore.explain import explain
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision
     from accelsim.explore.mixed_plan import MixedPrecision
@@ -164,6 +168,7 @@ if TYPE_CHECKING:
     from accelsim.serving.triton import Triton
     from accelsim.techniques.pruning import Pruning, prune
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
+    from accelsim.workload.backward import backward, training_step
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload
