@@ -59,6 +59,7 @@ _PUBLIC = {
     "GpuDevice": "accelsim.hardware.schema",
     "SystolicDevice": "accelsim.hardware.schema",
     "FpgaDevice": "accelsim.hardware.schema",
+    "NeuromorphicDevice": "accelsim.hardware.schema",
     "load_workload": "accelsim.workload.load",
     "Graph": "accelsim.workload.graph",
     "Op": "accelsim.workload.graph",
@@ -134,7 +135,7 @@ if TYPE_CHECKING:
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study
     from accelsim.explore.sweep import sweep
-    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
+    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.serving.arrivals import (
         MMPP,
