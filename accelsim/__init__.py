@@ -49,6 +49,7 @@ _PUBLIC = {
     "backward": "accelsim.workload.backward",
     "training_step": "accelsim.workload.backward",
     "explain": "accelsim.explore.explain",
+    "spike_rates": "accelsim.architectures.neuromorphic.spiking",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
@@ -113,6 +114,7 @@ __all__ = ["MODEL_VERSION", "__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from accelsim.architectures.base import Interval, KernelCost
+    from accelsim.architectures.neuromorphic.spiking import spike_rates
     from accelsim.calibration.fit import Calibration, calibrate
     from accelsim.core.catalog import catalog
     from accelsim.core.errors import AccelsimError
