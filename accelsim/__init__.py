@@ -50,6 +50,10 @@ _PUBLIC = {
     "distill": "accelsim.explore.pairs",
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
+    "backward": "accelsim.workload.backward",
+    "training_step": "accelsim.workload.backward",
+    "explain": "accelsim.explore.explain",
+    "spike_rates": "accelsim.architectures.neuromorphic.spiking",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
@@ -60,6 +64,7 @@ _PUBLIC = {
     "GpuDevice": "accelsim.hardware.schema",
     "SystolicDevice": "accelsim.hardware.schema",
     "FpgaDevice": "accelsim.hardware.schema",
+    "NeuromorphicDevice": "accelsim.hardware.schema",
     "load_workload": "accelsim.workload.load",
     "Graph": "accelsim.workload.graph",
     "Op": "accelsim.workload.graph",
@@ -163,6 +168,7 @@ __all__ = ["MODEL_VERSION", "__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from accelsim.architectures.base import Interval, KernelCost
+    from accelsim.architectures.neuromorphic.spiking import spike_rates
     from accelsim.calibration.fit import Calibration, calibrate
     from accelsim.core.catalog import catalog
     from accelsim.core.errors import AccelsimError
@@ -175,6 +181,7 @@ if TYPE_CHECKING:
     from accelsim.engine.timeline import Segment
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
+    from accelsim.explore.explain import explain
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision
     from accelsim.explore.mixed_plan import MixedPrecision
@@ -186,7 +193,7 @@ if TYPE_CHECKING:
     from accelsim.explore.sweep import sweep
     from accelsim.explore.tradeoff import Tradeoff, tradeoff
     from accelsim.hardware.cost import CostModel
-    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
+    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.serving.arrivals import (
         MMPP,
@@ -245,6 +252,7 @@ if TYPE_CHECKING:
     from accelsim.techniques.accuracy import accuracy
     from accelsim.techniques.pruning import Pruning, prune
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
+    from accelsim.workload.backward import backward, training_step
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload
