@@ -15,6 +15,7 @@ from accelsim.report.plots.style import (
     GREY,
     check_target,
     drawing,
+    empty,
     engineering,
     figure,
     save,
@@ -80,7 +81,11 @@ def runs(outcomes: Sequence[Result | Infeasible], *, ax: Any = None, width: str 
 
 def overview(outcome: Result | Infeasible) -> Any:
     """Roofline, kernels and timeline of one run on a page; returns the figure."""
-    lanes = outcome.timeline["lane"].nunique() if outcome.feasible else 1  # type: ignore[union-attr]
+    if not outcome.feasible:
+        with drawing(None, "page") as axes:
+            empty(axes, str(outcome))
+            return axes.figure
+    lanes = outcome.timeline["lane"].nunique()  # type: ignore[union-attr]
     last = 1.1 + 0.2 * min(lanes, 20)
     picture = figure("page", 3.4 + last)
     with style():
@@ -88,10 +93,7 @@ def overview(outcome: Result | Infeasible) -> Any:
         roofline(outcome, ax=picture.add_subplot(grid[0, 0]))
         layers(outcome, top=12, ax=picture.add_subplot(grid[0, 1]))
         timeline(outcome, ax=picture.add_subplot(grid[1, :]))
-        picture.suptitle(
-            title(outcome) if outcome.feasible else "infeasible",  # type: ignore[arg-type]
-            fontsize="large",
-        )
+        picture.suptitle(title(outcome), fontsize="large")  # type: ignore[arg-type]
     return picture
 
 

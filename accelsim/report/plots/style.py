@@ -139,15 +139,17 @@ def empty(ax: Any, why: str) -> None:
     ax.set_yticks([])
     for side in ax.spines.values():
         side.set_color("0.8")
+    from textwrap import fill
+
+    wide = ax.figure.get_size_inches()[0] * ax.get_position().width
     ax.text(
         0.5,
         0.5,
-        why,
+        fill(why, max(24, int(15 * wide))),
         ha="center",
         va="center",
         transform=ax.transAxes,
         color=GREY,
-        wrap=True,
         fontsize="small",
     )
 
