@@ -117,7 +117,8 @@ def result_table(result: Result, path: str | Path, *, caption: str = "", label: 
     s, stamp = result.summary, result.stamp
     comment = (
         f"{s['workload']} on {s['hardware']}, batch {s['batch']}, {s['precision']}; "
-        f"accelsim {stamp.version}, model version {stamp.model_version}, stamp {stamp.hardware_hash} {stamp.workload_hash} "
+        f"accelsim {stamp.version}, model version {stamp.model_version}, stamp {stamp.hardware_hash} "
+        f"{stamp.workload_hash} "
         f"{stamp.parameters_hash}, seed {stamp.seed}, {stamp.fidelity}"
     )
     band = result.intervals["latency_s"]
