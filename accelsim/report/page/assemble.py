@@ -282,7 +282,7 @@ def _effects(study: Study, metric: str) -> str:
         ]
         for r in records(effects)
     ]
-    heads = ["parameter", "share of the spread", "value of the least mean", "largest over smallest mean"]
+    heads = ["parameter", "share of the spread", "lowest at", "largest over smallest mean"]
     return f"<h3>What {escape(label(metric))} hangs on</h3>" + sections.table(heads, rows, right=(1, 3))
 
 

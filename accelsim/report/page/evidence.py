@@ -112,7 +112,7 @@ def code(row: Mapping[str, Any]) -> str:
         device = f"ax.load_hardware({device}).replace(**{changes!r})"
     rest = [f"batch={int(row['batch'])}"] if _known(row.get("batch")) else []
     for name in (*SETTINGS, "devices"):
-        if name in row and _known(row[name]) and row[name] not in ("", "dense", "tile"):
+        if name in row and _known(row[name]) and row[name] not in ("", "dense", "tile", "forward", "graph"):
             value = row[name]
             whole = isinstance(value, float) and value.is_integer()
             rest.append(f"{name}={int(value) if whole else value!r}")

@@ -11,12 +11,14 @@ from accelsim.core.frames import records
 from accelsim.core.units import si
 from accelsim.explore.pareto import maximised
 from accelsim.report.plots.batch import band, best
-from accelsim.report.plots.pareto import GROUPS
+from accelsim.report.plots.fronts import GROUPS
 from accelsim.report.plots.style import COLOURS, label
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PALETTE = tuple("ink" if colour == "#000000" else colour for colour in COLOURS)
+"""The page's script puts in the ink of the reader's theme, and lighter colours on dark paper."""
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
@@ -56,7 +58,7 @@ def pareto(shown: pd.DataFrame, front: Any, x: str, y: str, names: Sequence[str]
                 "text": [hover(row, names) for row in records(part)],
                 "hoverinfo": "text",
                 "marker": {
-                    "color": "#888888" if grey else COLOURS[i],
+                    "color": "#888888" if grey else PALETTE[i],
                     "symbol": "circle" if grey else SYMBOLS[i],
                     "size": 7 if len(shown) < 1500 else 4,
                     "opacity": 0.65,
@@ -139,7 +141,7 @@ def batch(frame: pd.DataFrame, value: str) -> Figure:
     data: list[Any] = []
     for i, (key, group) in enumerate(groups[:12]):
         part = group.sort_values("batch")
-        colour = COLOURS[i % 8]
+        colour = PALETTE[i % 8]
         low, high = band(part, value)
         ends: Figure = {}
         if low is not None:

@@ -9,17 +9,24 @@
   let sorted = { column: 0, up: true };
   let chosen = null;
 
-  function colours() {
-    const night = dark.matches && !printing;
-    return { ink: night ? "#e6e9ec" : "#1b1f24", line: night ? "#3a424a" : "#d8dee4" };
+  // The report's colours on dark paper: the same hues, lighter.
+  const lighter = { "#0072B2": "#4FA8E0", "#D55E00": "#FF8A3D", "#009E73": "#2CC79A", "#CC79A7": "#E0A0C4", "#E69F00": "#F0B840", "#56B4E9": "#7CCBF5", "#B8A800": "#E5D84A" };
+
+  function night() {
+    return dark.matches && !printing;
   }
 
-  function inked(node, ink) {
-    if (Array.isArray(node)) return node.map((n) => (typeof n === "object" && n !== null ? inked(n, ink) : n));
+  function colours() {
+    return night() ? { ink: "#e6e9ec", line: "#3a424a" } : { ink: "#1b1f24", line: "#d8dee4" };
+  }
+
+  function inked(node) {
+    if (Array.isArray(node)) return node.map((n) => (typeof n === "object" && n !== null ? inked(n) : n));
     const copy = {};
     for (const [key, value] of Object.entries(node)) {
-      if (value === "ink") copy[key] = ink;
-      else if (typeof value === "object" && value !== null) copy[key] = inked(value, ink);
+      if (value === "ink") copy[key] = colours().ink;
+      else if (key === "color" && night() && lighter[value]) copy[key] = lighter[value];
+      else if (typeof value === "object" && value !== null) copy[key] = inked(value);
       else copy[key] = value;
     }
     return copy;
@@ -55,7 +62,7 @@
       place.style.height = "auto";
       return null;
     }
-    Plotly.react(place, inked(figure.data, colours().ink), layout(figure),
+    Plotly.react(place, inked(figure.data), layout(figure),
       { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage"] });
     figures[id] = place;
     return place;
@@ -166,21 +173,9 @@
   }
 
   function redraw() {
-    for (const id of Object.keys(figures)) {
-      const { ink, line } = colours();
-      const change = { "font.color": ink };
-      for (const name of ["xaxis", "yaxis"]) {
-        if (study.figures[id].layout[name]) Object.assign(change, { [`${name}.gridcolor`]: line, [`${name}.linecolor`]: line, [`${name}.zerolinecolor`]: line });
-      }
-      Plotly.relayout(figures[id], change);
-      study.figures[id].data.forEach((trace, k) => {
-        const marks = {};
-        if (trace.line && trace.line.color === "ink") marks["line.color"] = ink;
-        for (const bar of ["error_x", "error_y"]) if (trace[bar] && trace[bar].color === "ink") marks[`${bar}.color`] = ink;
-        if (Object.keys(marks).length) Plotly.restyle(figures[id], marks, [k]);
-      });
-    }
+    Object.keys(figures).forEach(draw);
   }
+
   function charts() {
     const place = draw("pareto");
     if (place) {
@@ -198,7 +193,7 @@
       const parallel = draw("parallel");
       if (parallel) parallel.on("plotly_restyle", () => select(brushed(parallel)));
     });
-    document.documentElement.dataset.ready = "true";
+    document.documentElement.dataset.ready = String(Math.round(performance.now()));
   }
 
   function whenSeen(id, action) {
@@ -232,6 +227,6 @@
     document.querySelectorAll("details").forEach((d) => { d.open = d.dataset.open === "true"; });
     redraw();
   });
-  document.documentElement.dataset.open = "true";
+  document.documentElement.dataset.open = String(Math.round(performance.now()));
   requestAnimationFrame(() => setTimeout(library, 0));
 })();

@@ -21,7 +21,7 @@ INFEASIBLE = 60
 
 
 def number(name: str, value: Any) -> str:
-    """A value of a column with its unit, as text."""
+    """A value of a column as text, with its unit where that takes a prefix, else as its header names it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "unknown"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -29,8 +29,14 @@ def number(name: str, value: Any) -> str:
     unit = column_unit(name)[1]
     if unit in SI_UNITS:
         return escape(si(float(value), unit))
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if value < 1e6 else f"{value:.4g}"
-    return escape(f"{shown} {unit}".strip() if unit != "1" else shown)
+    return f"{value:,}" if isinstance(value, int) else _four(float(value))
+
+
+def _four(value: float) -> str:
+    """Four digits; whole ones from a thousand on."""
+    if 1e3 <= abs(value) < 1e9:
+        return f"{float(f'{value:.4g}'):,.0f}"
+    return f"{value:.4g}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -54,7 +60,7 @@ def verdict(found: Sequence[Candidate], objective: str, where: str | None) -> st
         return f"<div class=verdict><p>No device has a feasible point{within}.</p></div>"
     lines = [
         f"<p><b>{escape(best[0].hardware)}</b> has the best {escape(label(objective))}{within}: "
-        f"{number(objective, best[0].row[objective])} at {_point(best[0].row)}.</p>"
+        f"{number(objective, best[0].row[objective])}{_bare(objective)} at {_point(best[0].row)}.</p>"
     ]
     sure = objective in METRICS and all(c.result is not None for c in best[:8])
     compared: Comparison | None = None
@@ -81,6 +87,12 @@ def verdict(found: Sequence[Candidate], objective: str, where: str | None) -> st
             "probabilities; see the cards.</p>"
         )
     return f"<div class=verdict>{''.join(lines)}</div>{_ranking(best, objective, compared)}"
+
+
+def _bare(name: str) -> str:
+    """The unit of a column whose numbers are written without it."""
+    unit = column_unit(name)[1]
+    return "" if unit in ("", "1", *SI_UNITS) else f" {escape(unit)}"
 
 
 def _ranking(best: Sequence[Candidate], objective: str, compared: Comparison | None) -> str:
@@ -175,7 +187,7 @@ def _card(c: Candidate, names: Sequence[str]) -> str:
 
 def _assumed(device: Any) -> str:
     rows = [
-        [escape(path), escape(str(q.value)), escape(q.source)]
+        [_breakable(path), escape(str(q.value)), escape(q.source)]
         for path, q in device.numbers.items()
         if q.status == "assumed"
     ]
@@ -186,6 +198,11 @@ def _assumed(device: Any) -> str:
     if not rows:
         return f"<p>{said}.</p>"
     return _folded(said, table(["number", "value", "source"], rows), opened=True)
+
+
+def _breakable(path: str) -> str:
+    """A dotted path that may break at its dots and underscores."""
+    return escape(path).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def _folded(head: str, body: str, opened: bool = False) -> str:

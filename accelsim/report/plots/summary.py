@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import RequestError
 from accelsim.report.card import title
-from accelsim.report.plots.layers import layers
-from accelsim.report.plots.roofline import roofline
+from accelsim.report.plots.breakdown import layers
+from accelsim.report.plots.lanes import timeline
+from accelsim.report.plots.roofs import roofline
 from accelsim.report.plots.style import (
     COLOURS,
     GREY,
@@ -18,11 +19,10 @@ from accelsim.report.plots.style import (
     empty,
     engineering,
     figure,
+    paper_style,
     save,
     short,
-    style,
 )
-from accelsim.report.plots.timeline import timeline
 
 if TYPE_CHECKING:
     from accelsim.core.outcome import Infeasible
@@ -88,7 +88,7 @@ def overview(outcome: Result | Infeasible) -> Any:
     lanes = outcome.timeline["lane"].nunique()  # type: ignore[union-attr]
     last = 1.1 + 0.2 * min(lanes, 20)
     picture = figure("page", 3.4 + last)
-    with style():
+    with paper_style():
         grid = picture.add_gridspec(2, 2, height_ratios=[3.4, last])
         roofline(outcome, ax=picture.add_subplot(grid[0, 0]))
         layers(outcome, top=12, ax=picture.add_subplot(grid[0, 1]))

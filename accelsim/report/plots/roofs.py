@@ -38,7 +38,7 @@ def device_of(result: Result, device: Any = None) -> Any:
     RequestError
         The result was loaded from a file and the catalog's device of that name is another one.
     """
-    from accelsim.core.errors import UnknownNameError
+    from accelsim.core.errors import AccelsimError
     from accelsim.hardware.spec import load_hardware
 
     if device is not None:
@@ -48,7 +48,7 @@ def device_of(result: Result, device: Any = None) -> Any:
     name = str(result.summary["hardware"])
     try:
         found = load_hardware(name)
-    except UnknownNameError:
+    except AccelsimError:
         found = None
     if found is None or found.hash != result.stamp.hardware_hash:
         raise RequestError(
