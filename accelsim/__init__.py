@@ -97,6 +97,11 @@ _PUBLIC = {
     "TorchServe": "accelsim.serving.torchserve",
     "TensorFlowServing": "accelsim.serving.tfserving",
     "RayServe": "accelsim.serving.rayserve",
+    "ContinuousBatching": "accelsim.serving.llm.policy",
+    "Speculative": "accelsim.serving.llm.policy",
+    "TokenServeResult": "accelsim.serving.llm.outcome",
+    "UniformLengths": "accelsim.serving.arrivals",
+    "LogNormalLengths": "accelsim.serving.arrivals",
 }
 
 for _owner, _name, _target in (
@@ -137,11 +142,15 @@ if TYPE_CHECKING:
         Deterministic,
         Diurnal,
         Gamma,
+        LogNormalLengths,
         Poisson,
         Stream,
         Superposition,
+        UniformLengths,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.llm.outcome import TokenServeResult
+    from accelsim.serving.llm.policy import ContinuousBatching, Speculative
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe

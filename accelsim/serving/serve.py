@@ -17,6 +17,9 @@ from accelsim.serving import engine as simpy_engine
 from accelsim.serving.arrivals import Arrivals, ClosedLoop
 from accelsim.serving.batching import Greedy
 from accelsim.serving.fast import twin
+from accelsim.serving.llm.outcome import TokenServeResult
+from accelsim.serving.llm.policy import ContinuousBatching
+from accelsim.serving.llm.serve import serve_tokens
 from accelsim.serving.log import Log
 from accelsim.serving.outcome import ServeResult, StationRun
 from accelsim.serving.requests import Requests
@@ -32,7 +35,7 @@ def serve(
     hardware: Any = None,
     *,
     arrivals: Arrivals | ClosedLoop | Requests,
-    batching: Policy | None = None,
+    batching: Policy | ContinuousBatching | None = None,
     requests: int | None = None,
     seed: int = 0,
     overheads: Overheads | None = None,
@@ -40,7 +43,7 @@ def serve(
     slo_s: float | None = None,
     engine: str = "auto",
     **options: Any,
-) -> ServeResult | Infeasible:
+) -> ServeResult | TokenServeResult | Infeasible:
     """Serve a model under traffic.
 
     Parameters
@@ -52,7 +55,8 @@ def serve(
     arrivals : Arrivals, ClosedLoop or Requests
         Traffic.
     batching : Policy, optional
-        How the server batches; `Greedy` with a maximum of 8 by default.
+        How the server batches; `Greedy` with a maximum of 8 by default. With `ContinuousBatching` a language
+        model is served token by token, see `accelsim.serving.llm.serve.serve_tokens` for its options.
     requests : int, optional
         How many; the whole of a trace, or 100,000, by default.
     seed : int
@@ -70,13 +74,21 @@ def serve(
 
     Returns
     -------
-    ServeResult or Infeasible
+    ServeResult or TokenServeResult or Infeasible
 
     Raises
     ------
     AccelsimError
         The request makes no sense.
     """
+    if isinstance(batching, ContinuousBatching):
+        if overheads is not None:
+            raise RequestError("overheads belong to other servers", hint="pass host=Host(...)")
+        objective = {} if slo_s is None else {"slo": {"e2e_s": slo_s}}
+        return serve_tokens(
+            models, hardware, arrivals=arrivals, batching=batching, requests=requests, seed=seed,
+            warmup=warmup, engine=engine, **{**objective, **options},
+        )  # fmt: skip
     if engine not in ENGINES:
         raise RequestError(f"unknown engine '{engine}'", hint=f"known: {', '.join(ENGINES)}")
     policy = batching if batching is not None else Greedy()
