@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,11 @@ ROUNDS = 10
 SKEW = 1.2
 """Power law of expert loads in real traffic, as the measured expert layers have it."""
 
-RESERVE_B = 3e9
+RESERVE_B = 2e9
 """What runtime, graphs and buffers keep of a device's memory [B] (assumed)."""
+
+UTILISATION = 0.95
+"""Share of the memory that the engines were given; benchmarks raise the defaults (assumed)."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def replay(
         found = table or surface_of(row)
         memory = memory_of(
             found.work,
-            utilisation=batching.utilisation,
+            utilisation=UTILISATION,
             block_size=batching.block,
             max_tokens=batching.budget,
             max_sequences=row.users,
@@ -133,7 +136,9 @@ def frame_of(replays: Iterable[Replay]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def replay_all(rows: Sequence[ServingRow], hosts: dict[str, Host], **options: Any) -> pd.DataFrame:
-    """Replay rows with the host constants of their backends."""
+def replay_all(
+    rows: Sequence[ServingRow], hosts: Mapping[str, Host], delivery: Mapping[str, int], **options: Any
+) -> pd.DataFrame:
+    """Replay rows with the constants of their backends."""
     ordered = sorted(rows, key=lambda r: (r.config, r.device, r.backend, str(r.formats), str(r.split)))
-    return frame_of(replay(r, hosts[r.backend], **options) for r in ordered)
+    return frame_of(replay(r, hosts[r.backend], stream=delivery[r.backend], **options) for r in ordered)

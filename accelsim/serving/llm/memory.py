@@ -9,7 +9,7 @@ from accelsim.core.units import si
 from accelsim.serving.llm.work import StepWork
 from accelsim.workload.builders.transformer import Mlp, Moe
 
-BUFFERS = 4.0
+BUFFERS = 2.0
 """Activation buffers of the widest step that live at once (assumed)."""
 
 
