@@ -17,7 +17,7 @@ from accelsim.serving.llm.surface import Surface
 from accelsim.validate.llm_rows import ServingRow, rows
 from accelsim.validate.llm_serving import Replay, frame_of, replay, surface_of
 
-ROWS = 70
+ROWS = 80
 """Rows of the search and of the check, each."""
 
 MOST_TOKENS = 600_000
@@ -30,7 +30,7 @@ START = (2e-4, 2e-6, 1e-3, 5e-3)
 DELIVERY = {"vllm": 6.0, "trtllm": 10.0, "sglang": 30.0}
 """Where the search starts."""
 FLOOR = (1e-5, 1e-7, 1e-4, 1e-3, 1.0)
-STEPS = (2.0, 1.4, 1.15)
+STEPS = (2.0, 1.3)
 
 
 def chosen(backend: str, seed: int) -> tuple[list[ServingRow], list[ServingRow]]:

@@ -17,6 +17,9 @@ from accelsim.workload.graph import Graph, Op
 
 Array = npt.NDArray[np.float64]
 
+PLAIN = "graph"
+"""Stack whose products are plain ones in a recorded graph."""
+
 
 @dataclass(frozen=True)
 class Formats:
@@ -38,6 +41,10 @@ class Formats:
         Output projection.
     projections : str
         Products around attention, which checkpoints with 4-bit weights often leave wider; empty: as `linear`.
+    fused : bool
+        The kernel in front of a product writes its input in the narrow format (static scales, or a fused
+        norm and activation), so products take the constants of plain ones; else those of the stack, measured
+        with quantisation in them.
     """
 
     linear: str = "bf16"
@@ -47,6 +54,7 @@ class Formats:
     scale_block: int = 0
     head: str = "bf16"
     projections: str = ""
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,8 +122,10 @@ class Machine:
         self.architecture = architecture_of(device.kind)
         self.options = Options(stack=stack)
 
-    def rows(self, op: str, formats: str, **sizes: Any) -> Costed:
-        """Latency and dynamic energy of rows; sizes are numbers or arrays of one length."""
+    def rows(self, op: str, formats: str, *, plain: bool = False, **sizes: Any) -> Costed:
+        """Latency and dynamic energy of rows; sizes are numbers or arrays of one length. `plain`: with the
+        constants of no stack.
+        """
         spec = OPS[op]
         given = {name: np.asarray(value, dtype=np.float64) for name, value in sizes.items()}
         shape = np.broadcast_shapes(*(v.shape for v in given.values()))
@@ -126,7 +136,11 @@ class Machine:
         flat = np.stack([c.ravel() for c in columns.values()], axis=1).astype(np.float64)
         distinct, position = np.unique(flat, axis=0, return_inverse=True)
         table = self.architecture.predict(
-            op, dict(zip(columns, distinct.T)), plan(formats), self.device, self.options
+            op,
+            dict(zip(columns, distinct.T)),
+            plan(formats),
+            self.device,
+            Options(stack=PLAIN) if plain else self.options,
         )
         at = position.reshape(shape)
         return Costed(table.latency_s[at], table.energy_j[at])

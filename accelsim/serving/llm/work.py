@@ -78,7 +78,10 @@ class StepWork:
     def _linear(self, total: Sum, m: Array, n: int, k: int, formats: str = "", times: float = 1.0) -> None:
         text = formats or self.formats.linear
         block = self.formats.scale_block if "fp8" in text else 0
-        total.add(self.machine.rows("gemm", text, m=m, n=max(1, n), k=max(1, k), scale_block=block), times)
+        cost = self.machine.rows(
+            "gemm", text, plain=self.formats.fused, m=m, n=max(1, n), k=max(1, k), scale_block=block
+        )
+        total.add(cost, times)
 
     def _projection(self, total: Sum, m: Array, n: int, k: int) -> None:
         self._linear(total, m, n, k, self.formats.projections)
