@@ -1,4 +1,4 @@
-"""Commands that simulate: run, sweep, scalesim."""
+"""Commands that simulate: run, scalesim."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from accelsim.cli.common import Dims, Json, axis, check_precisions, counts, dims, emit
-from accelsim.core.errors import ConfigError, RequestError
+from accelsim.core.errors import RequestError
 from accelsim.report import tables
 
 app = typer.Typer()
@@ -28,7 +28,9 @@ def run(
     precision: Annotated[
         list[str] | None, typer.Option("--precision", "-p", help="Number format; repeat for several.")
     ] = None,
-    stack: Annotated[str, typer.Option(help="Software stack: eager, graph or tensorrt.")] = "graph",
+    stack: Annotated[
+        str, typer.Option(help="Software stack: eager, graph, tensorrt, vllm, trtllm or sglang.")
+    ] = "graph",
     devices: Annotated[int, typer.Option(help="Devices that work together.")] = 1,
     tensor: Annotated[int | None, typer.Option(help="Tensor-parallel degree.")] = None,
     pipeline: Annotated[int | None, typer.Option(help="Pipeline-parallel degree.")] = None,
@@ -86,44 +88,6 @@ def run(
         for outcome in outcomes:
             if outcome.feasible:
                 typer.echo("\n" + tables.kernels(outcome))  # type: ignore[arg-type]
-
-
-@app.command()
-def sweep(
-    workload: Annotated[list[str], typer.Option("--workload", "-w", help="Workload; repeat for several.")],
-    hardware: Annotated[list[str], typer.Option("--hardware", "-d", help="Device; repeat for several.")],
-    batch: Annotated[
-        list[str] | None, typer.Option("--batch", "-b", help="Batch; repeat for several.")
-    ] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option("--precision", "-p", help="Format; repeat for several.")
-    ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Simulate every combination of the lists given."""
-    from accelsim.core.files import write_whole
-    from accelsim.explore.sweep import sweep as run_sweep
-
-    names = axis("hardware", hardware) or []
-    precisions = axis("precision", precision)
-    check_precisions(names, precisions)
-    if csv is not None and csv.is_dir():
-        raise ConfigError("this is a folder, expected a file", str(csv))
-    study = run_sweep(
-        axis("workload", workload),
-        names,
-        batch=counts("batch", batch or ["1"]),
-        precision=precisions or [None],
-        jobs=jobs,
-    )
-    if csv is not None:
-        write_whole(csv, study.frame.to_csv(index=False))
-    if as_json:
-        emit([tables.completed(row) for row in study.rows])
-    else:
-        typer.echo(tables.outcomes(list(study.rows)))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,23 +32,42 @@ def pow2(low: int, high: int) -> list[int]:
     return [2**i for i in range((low - 1).bit_length(), high.bit_length()) if low <= 2**i <= high]
 
 
-def linear(low: float, high: float, count: int) -> list[float]:
-    """`count` evenly spaced values from `low` to `high`; whole numbers stay whole."""
-    if count < 2 or high <= low:
-        raise RequestError(f"linear({low}, {high}, {count}) needs low < high and at least 2 values")
-    return _whole([low + (high - low) * i / (count - 1) for i in range(count)])
+def linear(low: Any, high: Any, count: int) -> list[Any]:
+    """`count` evenly spaced values from `low` to `high`.
+
+    The ends are numbers, or texts with the same unit (``"1 TB/s"``); whole numbers stay whole.
+    """
+    return _ranged("linear", low, high, count, lambda a, b, at: a + (b - a) * at)
 
 
-def log(low: float, high: float, count: int) -> list[float]:
-    """`count` values from `low` to `high`, each the same factor above the one before."""
-    if count < 2 or low <= 0 or high <= low:
-        raise RequestError(f"log({low}, {high}, {count}) needs 0 < low < high and at least 2 values")
-    return _whole([low * (high / low) ** (i / (count - 1)) for i in range(count)])
+def log(low: Any, high: Any, count: int) -> list[Any]:
+    """`count` values from `low` to `high`, each the same factor above the one before; see `linear`."""
+    return _ranged("log", low, high, count, lambda a, b, at: a * (b / a) ** at)
 
 
-def _whole(values: list[float]) -> list[float]:
-    rounded = [float(f"{v:.12g}") for v in values]
-    return [int(v) for v in rounded] if all(v.is_integer() for v in rounded) else rounded
+def _ranged(
+    name: str, low: Any, high: Any, count: int, between: Callable[[float, float, float], float]
+) -> list[Any]:
+    (first, unit), (last, other) = _parts(low), _parts(high)
+    if unit != other:
+        raise RequestError(f"{name}({low!r}, {high!r}) needs one unit for both ends")
+    if count < 2 or last <= first or (name == "log" and first <= 0.0):
+        least = "0 < " if name == "log" else ""
+        raise RequestError(
+            f"{name}({low!r}, {high!r}, {count}) needs {least}low < high and at least 2 values"
+        )
+    values = [float(f"{between(first, last, i / (count - 1)):.12g}") for i in range(count)]
+    numbers = [int(v) for v in values] if all(v.is_integer() for v in values) else values
+    return [f"{v} {unit}" for v in numbers] if unit else numbers
+
+
+def _parts(end: Any) -> tuple[float, str]:
+    """Number and unit of an end of a range."""
+    number, _, unit = str(end).strip().partition(" ")
+    try:
+        return float(number), unit.strip()
+    except ValueError:
+        raise RequestError(f"{end!r} is not a number, or a number and a unit such as '1 TB/s'") from None
 
 
 class Space:

@@ -63,7 +63,14 @@ def test_ranges():
     assert linear(0, 10, 3) == [0, 5, 10]
     assert linear(0, 1, 3) == [0.0, 0.5, 1.0]
     assert log(1, 1000, 4) == [1, 10, 100, 1000]
-    for bad in (lambda: linear(1, 1, 3), lambda: linear(0, 1, 1), lambda: log(0, 1, 3)):
+    assert log("1 GB/s", "100 GB/s", 3) == ["1 GB/s", "10 GB/s", "100 GB/s"]
+    for bad in (
+        lambda: linear(1, 1, 3),
+        lambda: linear(0, 1, 1),
+        lambda: log(0, 1, 3),
+        lambda: linear("1 GB", "2 MB", 3),
+        lambda: log("x", "y", 3),
+    ):
         with pytest.raises(AccelsimError):
             bad()
 

@@ -9,7 +9,16 @@ from typing import Any
 from accelsim.architectures.base import Interval, Kernel, KernelCost, Options, Pipeline, Program
 from accelsim.architectures.fpga import power
 from accelsim.architectures.fpga.clock import BAND
-from accelsim.architectures.fpga.design import Design, Point, Turns, dataflow_of, fastest, given
+from accelsim.architectures.fpga.design import (
+    Design,
+    Point,
+    Streams,
+    Turns,
+    dataflow_of,
+    fastest,
+    given,
+    streams,
+)
 from accelsim.architectures.fpga.fifo import unlimited
 from accelsim.architectures.fpga.network import Network, Part, Stage
 from accelsim.architectures.fpga.options import Floats
@@ -120,19 +129,21 @@ def lower(graph: Graph, device: FpgaDevice, options: Options) -> PipelineProgram
             si(device.memory.capacity_bytes, "B"),
             "use a smaller batch: inputs and outputs of a batch lie in external memory",
         )
-    notes = (*said, *_notes(turns, device, options, graph.batch))
-    parameters = _parameters(turns, device)
+    filled = [streams(design, device) for design in turns.designs]
+    notes = (*said, *_notes(turns, filled, device, options, graph.batch))
+    parameters = _parameters(turns, filled, device)
     return PipelineProgram(
         graph, device, options, tuple(kernels), "pipeline", resident + tables, notes, parameters, turns
     )
 
 
-def _parameters(turns: Turns, device: FpgaDevice) -> dict[str, Any]:
+def _parameters(turns: Turns, filled: Sequence[Streams], device: FpgaDevice) -> dict[str, Any]:
     """What a program says of its design; of pipelines in turn the most that any of them takes."""
     designs, have = turns.designs, Budget.of(device.fabric).named()
-    used = {name: max(d.plan.used[name] for d in designs) for name in designs[0].plan.used}
+    used = {name: max(f.used[name] for f in filled) for name in filled[0].used}
+    fifos = {f"fifo_{name}": max(f.fifos[name] for f in filled) for name in used if name not in ("ff", "dsp")}
     return {
-        "resources": {**used, **{f"{name}_available": value for name, value in have.items()}},
+        "resources": {**used, **{f"{name}_available": value for name, value in have.items()}, **fifos},
         "resources_stage": STAGE,
         "clock_hz": min(d.clock_hz for d in designs),
         "interval_cycles": sum(d.interval for d in designs),
@@ -154,7 +165,9 @@ def _parameters(turns: Turns, device: FpgaDevice) -> dict[str, Any]:
     }
 
 
-def _notes(turns: Turns, device: FpgaDevice, options: Options, batch: int) -> tuple[str, ...]:
+def _notes(
+    turns: Turns, filled: Sequence[Streams], device: FpgaDevice, options: Options, batch: int
+) -> tuple[str, ...]:
     designs = turns.designs
     design = min(designs, key=lambda d: d.clock_hz)
     clock, target = design.clock_hz, dataflow_of(device).clock_hz
@@ -177,6 +190,9 @@ def _notes(turns: Turns, device: FpgaDevice, options: Options, batch: int) -> tu
             f"the folding search proves its interval of {design.interval:,.0f} cycles to within "
             f"{design.interval / design.plan.bound - 1:.1%} of the smallest"
         )
+    homeless = sum(f.homeless for f in filled)
+    if homeless:
+        notes.append(f"{homeless} FIFOs find no room at their full depth: the first frame may be later")
     crossed = max((d.placement for d in designs if d.placement), key=lambda p: p.fullest, default=None)
     if crossed is not None and crossed.wires:
         wires = ", ".join(f"{count:,}" for count in crossed.wires)

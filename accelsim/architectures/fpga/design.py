@@ -11,12 +11,26 @@ from typing import Any
 from accelsim.architectures.fpga import designs
 from accelsim.architectures.fpga.build import build
 from accelsim.architectures.fpga.clock import congested, one_die, reached, tiers
-from accelsim.architectures.fpga.fifo import smallest, unlimited, wiring, with_fifos
-from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, planned
+from accelsim.architectures.fpga.fifo import (
+    occupied,
+    pixel_bits,
+    smallest,
+    unlimited,
+    wiring,
+    with_fifos,
+)
+from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, packed, planned
 from accelsim.architectures.fpga.network import Network
 from accelsim.architectures.fpga.partition import Span, held_bytes, part, spans
 from accelsim.architectures.fpga.placement import Placement, place
-from accelsim.architectures.fpga.resources import Budget
+from accelsim.architectures.fpga.resources import (
+    FF_PER_LUT,
+    FIFO_DEPTH,
+    STREAM_WORDS,
+    Budget,
+    named,
+    place_fifo,
+)
 from accelsim.architectures.fpga.streamed import levels, weight_bytes
 from accelsim.architectures.fpga.timing import Port, Run, pace, port, run, words
 from accelsim.core.errors import RequestError
@@ -89,11 +103,29 @@ def dataflow_of(device: FpgaDevice) -> Dataflow:
     return device.dataflow
 
 
+class _Content:
+    """A graph, or some of its stages, equal to any with the same content, whatever the board."""
+
+    def __init__(self, graph: Graph, span: Span | None) -> None:
+        self.graph, self.span = graph, span
+        self._key = (graph.hash, span)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Content) and self._key == other._key
+
+
 @lru_cache(maxsize=256)
+def _built(content: _Content) -> Network:
+    if content.span is not None:
+        return part(_built(_Content(content.graph, None)), content.span)
+    return with_fifos(build(content.graph))
+
+
 def _network(point: Point) -> Network:
-    if point.span is not None:
-        return part(_network(Point(point.graph, point.device)), point.span)
-    return with_fifos(build(point.graph))
+    return _built(_Content(point.graph, point.span))
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,6 +385,54 @@ def _dram_cycles(network: Network, device: FpgaDevice, clock_hz: float) -> float
     moved = sum(p.memory_cycles for p in _ports(network, device, clock_hz) if p is not None)
     rate = device.memory.bandwidth_bytes_per_s * device.memory.efficiency / clock_hz
     return moved + sum(weight_bytes(s.unit) for s in network.stages) / rate
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The FIFOs of a design beyond the few words that every stream has.
+
+    Attributes
+    ----------
+    used : mapping
+        What the design and its FIFOs take together, by the vendor's names.
+    fifos : mapping
+        What the FIFOs take of it.
+    homeless : int
+        FIFOs that find no room; frames then wait for each other before a stage, and the first is later.
+    """
+
+    used: Mapping[str, float]
+    fifos: Mapping[str, float]
+    homeless: int
+
+
+def streams(design: Design, device: FpgaDevice) -> Streams:
+    """Memory of the FIFOs: see `fifo.occupied`; widest first into what the design leaves."""
+    stages, rows, fabric = design.network.stages, design.plan.rows, device.fabric
+    embedded = dataflow_of(device).weights == "embedded"
+    held = STREAM_WORDS if embedded else FIFO_DEPTH
+    times = pace(design.network, rows, design.ports, device.memory.latency_s * design.clock_hz)
+    each = [words(s.unit, int(pe)) for s, pe in zip(stages, rows.pe)]
+    depths = occupied(design.network, times, design.interval, each, held)
+    budget = Budget.of(fabric)
+    taken, _ = packed(rows, budget)
+    before = {
+        "lut": budget.lut - taken[0],
+        "bram18": budget.bram18 - taken[2],
+        "uram": budget.uram - taken[3],
+    }
+    room, homeless = {name: float(value) for name, value in before.items()}, 0
+    wanted = [
+        (-(-pixel_bits(stages[e.source].unit) // each[e.source]), depth)
+        for stage, found in zip(stages, depths)
+        for e, depth in zip(stage.edges, found)
+        if depth
+    ]
+    for width, depth in sorted(wanted, reverse=True):
+        homeless += not place_fifo(width, depth, held, room, intel=budget.intel)
+    lut, blocks, ultra = (float(before[n] - room[n]) for n in ("lut", "bram18", "uram"))
+    fifos = named(lut, lut * FF_PER_LUT, 0.0, blocks, ultra, budget.intel)
+    return Streams({n: v + fifos[n] for n, v in design.plan.used.items()}, fifos, homeless)
 
 
 def fifos(design: Design, device: FpgaDevice, frames: int = 3) -> dict[str, dict[str, int]]:

@@ -136,6 +136,63 @@ def with_fifos(network: Network) -> Network:
     return replace(network, stages=tuple(changed), depths=found)
 
 
+def occupied(
+    network: Network, times: Pace, interval: float, words: Sequence[int], held: int
+) -> list[list[int]]:
+    """Depth of each FIFO, by stage and input, that a pipeline fed at its interval fills [words].
+
+    Two frames follow each other through FIFOs without limit, the DMA at the pace of the interval: what lies
+    between two stages at most, less what the reader's window or join holds itself, in the next size class.
+    With these depths every frame is at least as early as in that run. Depths to `held` words are 0: they are
+    part of every stream.
+
+    Parameters
+    ----------
+    network : Network
+    times : Pace
+    interval : float
+        Cycles between frames [cycles].
+    words : sequence of int
+        Words of one output pixel of each stage.
+    held : int
+        Words that each stream has in any case [words].
+    """
+    found = []
+    for stage, fill in zip(network.stages, waiting(network, times, interval)):
+        depths = []
+        for edge, pixels in zip(stage.edges, fill):
+            beyond = pixels * max(words[edge.source], 1)
+            if edge.mode == "all" or beyond <= held:  # whole frames lie in the memories of their reader
+                depths.append(0)
+            else:
+                depths.append(next(d for d in classes(beyond) if d >= beyond))
+        found.append(depths)
+    return found
+
+
+def waiting(network: Network, times: Pace, interval: float) -> list[list[int]]:
+    """The most pixels that lie between two stages beside what the reader's window or join holds, by stage and
+    input, when two frames follow each other through FIFOs without limit at the pace of the interval [pixel].
+    """
+    from accelsim.architectures.fpga.timing import run
+
+    stages = network.stages
+    entering = np.array([s.unit.kind == "dma_in" for s in stages])
+    even = interval / np.array([s.unit.pixels for s in stages])
+    fed = replace(times, stream=np.where(entering, np.maximum(times.stream, even), times.stream))
+    fill = iter(run(stages, unlimited(stages, 2), fed, 2).fill.tolist())
+    found = []
+    for stage, capacity in zip(stages, network.depths):
+        pixels = []
+        for edge, charged in zip(stage.edges, capacity):
+            own = _buffered(edge, stage)
+            if len(stage.edges) > 1 and edge.mode == "stream" and charged > _plain(edge, stage):
+                own = charged
+            pixels.append(max(next(fill) - own, 0))
+        found.append(pixels)
+    return found
+
+
 @dataclass(frozen=True)
 class Sizes:
     """FIFOs of a folded pipeline, by stage and input.

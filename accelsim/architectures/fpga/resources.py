@@ -28,6 +28,7 @@ FF_PER_LUT = 1.5  # assumed; the published BNN-PYNQ pipelines have 1.4 and 1.6
 DMA_LUT = 1500.0  # assumed: an AXI data mover with its FIFOs
 ROW_LUT_PER_LANE = 900.0  # assumed: exponent table, divider and accumulator of one softmax or norm lane
 ALM_PER_LUT = 0.65  # assumed: an ALM holds two small functions and two adder bits
+FIFO_LUT_DEPTH = 256  # FINN: deeper FIFOs are block RAM
 FIFO_DEPTH = 32  # words of the small FIFO between two stages
 HLS_LUTRAM_BITS = 1024  # Vivado HLS: an array of its own to this size becomes distributed RAM
 STREAM_WORDS = 128  # assumed: depth that embedded designs give the streams between their layers
@@ -90,6 +91,24 @@ def lutram(width: Any, depth: Any) -> Any:
 def fifo_lut(width: Any, depth: int = FIFO_DEPTH) -> Any:
     """LUTs of a small stream FIFO: 2 ceil(log2 d) + ceil(d / 32) ceil(w / 2)."""
     return 2 * int(np.ceil(np.log2(max(depth, 2)))) + ceil_div(depth, 32) * ceil_div(width, 2)
+
+
+def place_fifo(width: int, depth: int, held: int, room: dict[str, float], *, intel: bool) -> bool:
+    """Take a FIFO of `depth` words out of `room` (``lut bram18 uram``), where its stream has `held` words.
+
+    To 256 words it lies in LUTs; deeper ones in block RAM, else in URAM, else in LUTs. False when it finds no
+    room.
+    """
+    ways = {"bram18": float(m20k(width, depth) if intel else bram18(width, depth))}
+    if not intel:
+        ways["uram"] = float(uram(width, depth))
+    logic = float(fifo_lut(width, depth) - fifo_lut(width, held))
+    ways = {"lut": logic, **ways} if depth <= FIFO_LUT_DEPTH else {**ways, "lut": logic}
+    for home, amount in ways.items():
+        if amount <= room[home]:
+            room[home] -= amount
+            return True
+    return False
 
 
 def width_converter_lut(width_in: Any, width_out: Any) -> Any:

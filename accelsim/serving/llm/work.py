@@ -279,7 +279,7 @@ class StepWork:
 
     def _scores(self, n: Array, q: Array, kv: Array, i: Indexer, op: str) -> Iterator[Costed]:
         """Index scores: half of an attention (no values), hence half of the width; then the choice."""
-        sizes = {"batch": n, "heads": i.heads, "kv_heads": 1, "seq_q": q, "seq_kv": kv}
+        sizes: dict[str, Any] = {"batch": n, "heads": i.heads, "kv_heads": 1, "seq_q": q, "seq_kv": kv}
         yield self.machine.rows(op, self._attention_formats, head_dim=i.width // 2, **sizes)
         yield self.machine.stream(n * q, kv, 2.0)
 

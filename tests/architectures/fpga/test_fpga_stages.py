@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.architectures.fpga import event, timing
-from accelsim.architectures.fpga.fifo import classes, depths, smallest, unlimited, wiring
-from accelsim.architectures.fpga.network import Edge, Stage, Unit, Window
+from accelsim.architectures.fpga.fifo import classes, depths, occupied, smallest, unlimited, wiring
+from accelsim.architectures.fpga.network import Edge, Network, Stage, Unit, Window
 from accelsim.architectures.fpga.options import options
+from accelsim.architectures.fpga.resources import place_fifo
 from accelsim.architectures.fpga.timing import Pace, with_registers
 from accelsim.core.errors import GraphError
 
@@ -305,6 +306,42 @@ def test_fifo_depths_delay_no_frame_and_none_can_be_a_class_smaller(pipeline):
             less[i][k] += -(-sizes[position - 1] // per) - -(-found.words[i][k] // per)
             if less[i][k] < found.capacities[i][k]:
                 assert np.any(ends(less) > goal)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines())
+def test_charged_fifos_keep_the_interval(pipeline):
+    """With the depths that a pipeline fed at its interval fills, no frame is later than in that run."""
+    stages, *rest = pipeline
+    times = paces(rest)
+    words = [1 + i % 3 for i in range(len(stages))]
+    interval = steady(stages, rest[0], rest[1], rest[-1])
+    network = Network(tuple(stages), (), (), depths(tuple(stages)))
+    found = occupied(network, times, interval, words, 0)
+    capacities = []
+    for stage, held, deep in zip(stages, network.depths, found):
+        own = [stage.unit.window.buffer if e.mode == "window" else 0 for e in stage.edges]
+        joins = len(stage.edges) > 1
+        charged = [max(o, h) if joins or e.mode == "all" else o for e, o, h in zip(stage.edges, own, held)]
+        capacities.append([c + -(-d // words[e.source]) for e, c, d in zip(stage.edges, charged, deep)])
+    fed = times.stream.copy()
+    fed[0] = max(fed[0], interval / stages[0].unit.pixels)
+    slow = timing.run(stages, unlimited(stages, 2), replace(times, stream=fed), 2).finish[:, -1]
+    room = with_registers(stages, [[max(c, 1) for c in held] for held in capacities], times)
+    assert np.all(timing.run(stages, room, times, 2).finish[:, -1] <= slow + 1e-6)
+
+
+def test_a_fifo_lies_in_luts_then_block_ram_then_ultra_ram():
+    def left(width, depth, **room):
+        placed = place_fifo(width, depth, 32, room, intel=False)
+        return placed, room
+
+    plenty = {"lut": 1e5, "bram18": 10.0, "uram": 10.0}
+    # 2 ceil(log2 d) + ceil(d / 32) ceil(w / 2), less that of 32 words
+    assert left(8, 256, **plenty) == (True, {**plenty, "lut": 1e5 - (16 + 8 * 4) + (10 + 4)})
+    assert left(8, 4096, **plenty) == (True, {**plenty, "bram18": 8.0})
+    assert left(8, 4096, lut=0.0, bram18=1.0, uram=1.0) == (True, {"lut": 0.0, "bram18": 1.0, "uram": 0.0})
+    assert not left(8, 4096, lut=0.0, bram18=1.0, uram=0.0)[0]
 
 
 @settings(max_examples=60, deadline=None)
