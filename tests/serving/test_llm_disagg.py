@@ -44,9 +44,9 @@ def test_one_request_takes_prefill_transfer_and_decode():
 
 def test_decoding_is_not_disturbed_by_prompts():
     """The longest gap between tokens shrinks when prompts run elsewhere."""
-    arrival = np.arange(40) * 3_000_000
-    prompt, output = np.full(40, 400), np.full(40, 50)
-    many = pool(1, 2000, max_num_seqs=64)
+    arrival = np.arange(40) * 6_000_000
+    prompt, output = np.full(40, 3000), np.full(40, 50)
+    many = pool(1, 20_000, max_num_seqs=64, max_num_batched_tokens=4096)
     mixed = engine.run(arrival, prompt, output, many.rules, many.host, TABLES)
     apart = run(arrival, prompt, output, many, many, Transfer(0.0, 0.0))
     assert np.flatnonzero(apart.gaps)[-1] < np.flatnonzero(mixed.gaps)[-1]
