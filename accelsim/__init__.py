@@ -137,6 +137,11 @@ _PUBLIC = {
     "TargetTracking": "accelsim.serving.fleet.tracking",
     "Ensemble": "accelsim.serving.ensemble",
     "Stage": "accelsim.serving.ensemble",
+    "ContinuousBatching": "accelsim.serving.llm.policy",
+    "Speculative": "accelsim.serving.llm.policy",
+    "TokenServeResult": "accelsim.serving.llm.outcome",
+    "UniformLengths": "accelsim.serving.arrivals",
+    "LogNormalLengths": "accelsim.serving.arrivals",
 }
 
 for _owner, _name, _target in (
@@ -201,9 +206,11 @@ if TYPE_CHECKING:
         Deterministic,
         Diurnal,
         Gamma,
+        LogNormalLengths,
         Poisson,
         Stream,
         Superposition,
+        UniformLengths,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
     from accelsim.serving.ensemble import Ensemble, Stage
@@ -229,6 +236,8 @@ if TYPE_CHECKING:
     from accelsim.serving.fleet.tracking import TargetTracking
     from accelsim.serving.fleet.versions import Shift, Swap
     from accelsim.serving.limiter import RateLimit
+    from accelsim.serving.llm.outcome import TokenServeResult
+    from accelsim.serving.llm.policy import ContinuousBatching, Speculative
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe
