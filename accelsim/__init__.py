@@ -50,6 +50,19 @@ _PUBLIC = {
     "distill": "accelsim.explore.pairs",
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
+    "compose": "accelsim.explore.compose",
+    "confidential_query": "accelsim.explore.compose",
+    "Screen": "accelsim.techniques.security",
+    "Smoothing": "accelsim.techniques.security",
+    "Vote": "accelsim.techniques.security",
+    "Confidential": "accelsim.techniques.security",
+    "Encrypted": "accelsim.techniques.security",
+    "OutputNoise": "accelsim.techniques.security",
+    "federated": "accelsim.serving.federated",
+    "Client": "accelsim.serving.federated",
+    "beside": "accelsim.serving.beside",
+    "Compression": "accelsim.techniques.federation",
+    "SecureAggregation": "accelsim.techniques.federation",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
@@ -131,6 +144,7 @@ if TYPE_CHECKING:
     from accelsim.engine.timeline import Segment
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
+    from accelsim.explore.compose import compose, confidential_query
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision
     from accelsim.explore.mixed_plan import MixedPrecision
@@ -155,7 +169,9 @@ if TYPE_CHECKING:
         Superposition,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.beside import beside
     from accelsim.serving.ensemble import Ensemble, Stage
+    from accelsim.serving.federated import Client, federated
     from accelsim.serving.limiter import RateLimit
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
@@ -178,7 +194,16 @@ if TYPE_CHECKING:
     from accelsim.serving.traces import Trace
     from accelsim.serving.triton import Triton
     from accelsim.techniques.accuracy import accuracy
+    from accelsim.techniques.federation import Compression, SecureAggregation
     from accelsim.techniques.pruning import Pruning, prune
+    from accelsim.techniques.security import (
+        Confidential,
+        Encrypted,
+        OutputNoise,
+        Screen,
+        Smoothing,
+        Vote,
+    )
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
