@@ -63,6 +63,9 @@ _PUBLIC = {
     "beside": "accelsim.serving.beside",
     "Compression": "accelsim.techniques.federation",
     "SecureAggregation": "accelsim.techniques.federation",
+    "backward": "accelsim.workload.backward",
+    "training_step": "accelsim.workload.backward",
+    "explain": "accelsim.explore.explain",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
@@ -145,6 +148,7 @@ if TYPE_CHECKING:
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
     from accelsim.explore.compose import compose, confidential_query
+    from accelsim.explore.explain import explain
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision
     from accelsim.explore.mixed_plan import MixedPrecision
@@ -205,6 +209,7 @@ if TYPE_CHECKING:
         Vote,
     )
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
+    from accelsim.workload.backward import backward, training_step
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload
