@@ -51,13 +51,15 @@ _PUBLIC = {
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
     "compose": "accelsim.explore.compose",
-    "confidential_query": "accelsim.explore.compose",
+    "confidential_query": "accelsim.explore.confidential",
     "Screen": "accelsim.techniques.security",
     "Smoothing": "accelsim.techniques.security",
     "Vote": "accelsim.techniques.security",
     "Confidential": "accelsim.techniques.security",
     "Encrypted": "accelsim.techniques.security",
     "OutputNoise": "accelsim.techniques.security",
+    "local_step": "accelsim.engine.training",
+    "training_bill": "accelsim.engine.training",
     "federated": "accelsim.serving.federated",
     "Client": "accelsim.serving.federated",
     "beside": "accelsim.serving.beside",
@@ -145,9 +147,11 @@ if TYPE_CHECKING:
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
+    from accelsim.engine.training import local_step, training_bill
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
-    from accelsim.explore.compose import compose, confidential_query
+    from accelsim.explore.compose import compose
+    from accelsim.explore.confidential import confidential_query
     from accelsim.explore.explain import explain
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision

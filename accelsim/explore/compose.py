@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.engine.costs import cost
 from accelsim.engine.result import Result
 from accelsim.engine.simulate import simulate
+from accelsim.explore.explain import METHODS, explain
 from accelsim.hardware.cost import CostModel
 from accelsim.hardware.protection import multiplier_of, seal_of
 from accelsim.hardware.spec import load_hardware
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 Measure = s.Screen | s.Smoothing | s.Vote | s.Confidential | s.Encrypted | s.OutputNoise
 MEASURES: tuple[type, ...] = (s.Screen, s.Smoothing, s.Vote, s.Confidential, s.Encrypted, s.OutputNoise)
+
+
+_KERNELS_OF_A_GRADIENT = 3
+"""Kernels of a forward and backward pass over those of the forward pass (assumed; counts with the eager
+stack only).
+"""
 
 
 @dataclass(frozen=True)
@@ -151,38 +158,91 @@ class Composition:
 
 
 @dataclass(frozen=True)
-class _Runs:
-    """A stage as runs of graphs, before anything is encrypted."""
+class _Run:
+    """A run of a batch and how often it happens; times of one run [s], energy [J]."""
+
+    latency_s: float
+    low_s: float
+    high_s: float
+    occupied_s: float
+    energy_j: float
+    kernels: float
+    count: float = 1.0
+
+    @classmethod
+    def of(cls, result: Result, count: float = 1.0) -> _Run:
+        row, band = result.summary, result.intervals["latency_s"]
+        latency = float(row["latency_s"])
+        taken = min(latency, float(row["batch"] / row["throughput_per_s"]))
+        kernels = float(result.ops["repeat"].sum())
+        return cls(latency, band.low, band.high, taken, float(row["energy_j"]), kernels, count)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stage as runs, before anything is encrypted, and what of it crosses to the host."""
 
     name: str
-    graph: Graph
-    results: tuple[tuple[Result, float], ...]
+    runs: tuple[_Run, ...]
     reached: float
     basis: str
+    moved: Callable[[float, float], s.Traffic]
+
+    def total(self, name: str) -> float:
+        return math.fsum(getattr(run, name) * run.count for run in self.runs)
 
     @property
-    def latency_s(self) -> float:
-        return math.fsum(float(r.summary["latency_s"]) * n for r, n in self.results)
-
-    def end_s(self, name: str) -> float:
-        return math.fsum(float(getattr(r.intervals["latency_s"], name)) * n for r, n in self.results)
-
-    @property
-    def occupied_s(self) -> float:
-        taken = (min(r.summary["latency_s"], _interval_s(r)) * n for r, n in self.results)
-        return self.reached * math.fsum(taken)
-
-    @property
-    def energy_j(self) -> float:
-        return self.reached * math.fsum(float(r.summary["energy_j"]) * n for r, n in self.results)
+    def traffic(self) -> s.Traffic:
+        return self.moved(math.fsum(run.count for run in self.runs), self.total("kernels"))
 
     @property
     def part(self) -> Part:
-        runs = math.fsum(n for _, n in self.results)
-        ends = self.end_s("low"), self.end_s("high")
         return Part(
-            self.name, self.latency_s, *ends, self.occupied_s, self.energy_j, self.reached * runs, self.basis
+            self.name,
+            self.total("latency_s"),
+            self.total("low_s"),
+            self.total("high_s"),
+            self.reached * self.total("occupied_s"),
+            self.reached * self.total("energy_j"),
+            self.reached * math.fsum(run.count for run in self.runs),
+            self.basis,
         )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What all stages of a composition share."""
+
+    graph: Graph
+    device: Any
+    batch: int
+    asked: Mapping[str, Any]
+
+    @property
+    def stack(self) -> str:
+        return str(self.asked.get("stack", "graph")) if self.device.kind == "gpu" else ""
+
+    def run(self, graph: Graph, batch: int, **changes: Any) -> Result:
+        """Simulate a graph as asked.
+
+        Raises
+        ------
+        InfeasibleError
+            The device cannot.
+        """
+        found = simulate(graph, self.device, batch=batch, **{**self.asked, **changes})
+        if isinstance(found, Infeasible):
+            raise InfeasibleError(found.reason, found.need, found.have, found.hint)
+        return found
+
+    def moved(self, graph: Graph) -> Callable[[float, float], s.Traffic]:
+        """Traffic of a stage: its inputs and answers cross once."""
+        return lambda runs, kernels: s.traffic(graph, self.batch, self.stack, runs, kernels)
+
+    def stage(self, name: str, graph: Graph, reached: float, basis: str, **changes: Any) -> _Stage:
+        """A stage of one run."""
+        run = _Run.of(self.run(graph, self.batch, **changes))
+        return _Stage(name, (run,), reached, basis, self.moved(graph))
 
 
 def compose(
@@ -190,6 +250,7 @@ def compose(
     hardware: Any,
     measures: Sequence[Measure] | Measure = (),
     *,
+    explain_with: str | Mapping[str, Any] | None = None,
     batch: int = 1,
     precision: Any = None,
     phase: str | None = None,
@@ -199,7 +260,7 @@ def compose(
 ) -> Composition | Infeasible:
     """A model on a device with what security and privacy add: latency, energy and cost of one inference.
 
-    ``ax.compose("resnet18", "zcu104-dpu", [ax.Screen(), ax.Confidential()], precision="int8")``
+    ``ax.compose("resnet18", "zcu104-dpu", ax.Confidential(), explain_with="occlusion", precision="int8")``
 
     Parameters
     ----------
@@ -208,6 +269,8 @@ def compose(
     measures : list of measures
         `Screen`, `Smoothing`, `Vote`, `OutputNoise`, `Encrypted`, `Confidential`. Their order does not
         matter but among screens; stages run one after the other.
+    explain_with : str or mapping, optional
+        A method of `explain`, or its arguments: ``{"method": "lime", "steps": 200}``.
     cost_model : CostModel, optional
         A purchase by default: edge devices have no rent.
 
@@ -223,16 +286,17 @@ def compose(
     held = _sorted(measures)
     device: Any = load_hardware(hardware)
     graph = load_workload(workload, phase=phase, context=context)
-    asked = {"precision": precision, **settings}
+    asked = {"method": explain_with} if isinstance(explain_with, str) else explain_with
+    request = _Request(graph, device, batch, {"precision": precision, **settings})
     try:
-        plain = _run(graph, device, batch, asked)
-        stages = tuple(_stages(graph, device, batch, asked, held, plain))
+        plain = request.run(graph, batch)
+        stages = tuple(_stages(request, held, plain, asked))
     except InfeasibleError as error:
         return error.outcome
     parts = [stage.part for stage in stages]
     parts += [_encrypted(parts, m) for m in held if isinstance(m, s.Encrypted)]
     if any(isinstance(m, s.Confidential) for m in held):
-        parts.append(_sealed(stages, device, batch, settings))
+        parts.append(_sealed(stages, device, plain))
     money = cost(plain, cost_model or CostModel(mode="purchase"), hardware=device)
     notes = ["stages run one after the other on one device", *_notes(held)]
     return Composition(
@@ -257,69 +321,77 @@ def _sorted(measures: Sequence[Measure] | Measure) -> list[Measure]:
 
 
 def _stages(
-    graph: Graph, device: Any, batch: int, asked: Mapping[str, Any], held: Sequence[Measure], plain: Result
-) -> Iterator[_Runs]:
-    reached = 1.0
+    request: _Request, held: Sequence[Measure], plain: Result, explained: Mapping[str, Any] | None
+) -> Iterator[_Stage]:
+    graph, reached = request.graph, 1.0
     screens = [m for m in held if isinstance(m, s.Screen)]
     for number, screen in enumerate(screens):
         tail = f" {number + 1}" if len(screens) > 1 else ""
         if screen.model is None:
             checks = s.validation_graph(graph)
-            run = _run(checks, device, batch, {**asked, "precision": None})
-            yield _Runs(f"input validation{tail}", checks, ((run, 1.0),), reached, "a graph of range checks")
+            basis = "a graph of range checks"
+            yield request.stage(f"input validation{tail}", checks, reached, basis, precision=None)
         else:
             detector = load_workload(screen.model)
-            run = _run(detector, device, batch, asked)
-            yield _Runs(f"detector{tail}", detector, ((run, 1.0),), reached, f"{detector.name}, simulated")
+            yield request.stage(f"detector{tail}", detector, reached, f"{detector.name}, simulated")
         reached *= 1.0 - screen.rejects
     smoothing = next((m for m in held if isinstance(m, s.Smoothing)), None)
     if smoothing is None:
-        yield _Runs("model", graph, ((plain, 1.0),), reached, "simulated")
+        yield _Stage("model", (_Run.of(plain),), reached, "simulated", request.moved(graph))
     else:
-        runs = tuple(_passes(graph, device, batch, asked, smoothing))
-        yield _Runs("model", graph, runs, reached, f"{smoothing.passes} noisy passes")
+        runs = tuple(_passes(request, smoothing))
+        yield _Stage("model", runs, reached, f"{smoothing.passes} noisy passes", request.moved(graph))
+    if explained is not None:
+        yield _explained(request, plain, explained, reached)
     for m in held:
         if isinstance(m, s.Vote):
             for other in m.models:
                 member = load_workload(other)
-                run = _run(member, device, batch, asked)
-                yield _Runs(f"member {member.name}", member, ((run, 1.0),), reached, "simulated")
+                yield request.stage(f"member {member.name}", member, reached, "simulated")
         elif isinstance(m, s.OutputNoise):
             noise = s.noise_graph(graph)
-            run = _run(noise, device, batch, {**asked, "precision": None})
-            yield _Runs("output noise", noise, ((run, 1.0),), reached, "one sum per output")
+            yield request.stage("output noise", noise, reached, "one sum per output", precision=None)
 
 
-def _passes(
-    graph: Graph, device: Any, batch: int, asked: Mapping[str, Any], smoothing: s.Smoothing
-) -> Iterator[tuple[Result, float]]:
+def _passes(request: _Request, smoothing: s.Smoothing) -> Iterator[_Run]:
     """The passes in batches as large as asked for, or as fit the memory."""
-    whole = smoothing.passes * batch
-    size = min(whole, smoothing.together * batch)
+    whole = smoothing.passes * request.batch
+    size = min(whole, smoothing.together * request.batch)
     while True:
         try:
-            run = _run(graph, device, size, asked)
+            run = request.run(request.graph, size)
             break
         except InfeasibleError as error:
             if error.outcome.reason != "memory" or size == 1:
                 raise
             size //= 2
     full, rest = divmod(whole, size)
-    yield run, float(full)
+    yield _Run.of(run, full)
     if rest:
-        yield _run(graph, device, rest, asked), 1.0
+        yield _Run.of(request.run(request.graph, rest))
 
 
-def _run(graph: Graph, device: Any, batch: int, asked: Mapping[str, Any]) -> Result:
-    found = simulate(graph, device, batch=batch, **asked)
+def _explained(request: _Request, plain: Result, asked: Mapping[str, Any], reached: float) -> _Stage:
+    """The passes of an explanation; what crosses to the host is one map as large as the inputs."""
+    found = explain(request.graph, request.device, batch=request.batch, **{**request.asked, **asked})
     if isinstance(found, Infeasible):
         raise InfeasibleError(found.reason, found.need, found.have, found.hint)
-    return found
+    own = _Run.of(plain)
+    low, high = own.low_s / own.latency_s, own.high_s / own.latency_s
+    kernels = own.kernels * (_KERNELS_OF_A_GRADIENT if METHODS[found.method].gradient else 1)
+    runs = tuple(
+        _Run(t, low * t, high * t, t, float(row["energy_j"]), kernels, float(row["runs"]))
+        for row in found.rows
+        for t in (float(row["latency_s"]),)
+    )
+    recorded = s.traffic(request.graph, request.batch, request.stack, 0, 1).launches == 0
+    inputs = [t for t in request.graph.inputs if t.role == "activation"]
+    size = sum(t.size_bytes for t in inputs) * request.batch / request.graph.batch
 
+    def moved(count: float, launched: float) -> s.Traffic:
+        return s.Traffic(size, len(inputs), count if recorded else launched)
 
-def _interval_s(result: Result) -> float:
-    """Time until the device may take the next batch [s]."""
-    return float(result.summary["batch"] / result.summary["throughput_per_s"])
+    return _Stage("explanation", runs, reached, f"{found.method}, {found.passes} passes", moved)
 
 
 def _encrypted(parts: Sequence[Part], measure: s.Encrypted) -> Part:
@@ -333,21 +405,19 @@ def _encrypted(parts: Sequence[Part], measure: s.Encrypted) -> Part:
     return Part(held.title, more * latency, low, high, more * occupied, more * energy, 0.0, basis)
 
 
-def _sealed(stages: Sequence[_Runs], device: Any, batch: int, settings: Mapping[str, Any]) -> Part:
+def _sealed(stages: Sequence[_Stage], device: Any, plain: Result) -> Part:
     """Encrypted transfers: each stage's inputs and answers cross once, each of its runs is submitted."""
     seal = seal_of(device)
-    stack = str(settings.get("stack", "graph")) if device.kind == "gpu" else ""
     rows: list[tuple[float, ...]] = []
     for stage in stages:
-        kernels = math.fsum(int(r.ops["repeat"].sum()) * n for r, n in stage.results)
-        moved = s.traffic(stage.graph, batch, stack, math.fsum(n for _, n in stage.results), kernels)
+        moved = stage.traffic
         added, low, high = (
             s.sealed_s(moved, seal, copy_s) for copy_s in (seal.copy_s, seal.copy_low_s, seal.copy_high_s)
         )
-        drawn = added * stage.results[0][0].summary["power_static_w"] + moved.size_bytes * seal.byte_j
+        drawn = added * plain.summary["power_static_w"] + moved.size_bytes * seal.byte_j
         rows.append((added, low, high, stage.reached * added, stage.reached * drawn))
     rate = f"{seal.sealed_bytes_per_s / 1e9:g} GB/s and {seal.copy_s * 1e6:g} us a copy"
-    basis = f"bytes, copies and submissions of the runs; {rate} assumed for a {seal.title}"
+    basis = f"bytes, copies and submissions of the runs; {rate}, assumed ({seal.title})"
     latency, least, most, taken, energy = (math.fsum(column) for column in zip(*rows))
     return Part("encrypted transfers", latency, least, most, taken, energy, 0.0, basis)
 
@@ -366,66 +436,3 @@ def _notes(held: Sequence[Measure]) -> Iterator[str]:
 
 def _key(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name.lower())
-
-
-def confidential_query(
-    workload: Any,
-    hardware: Any,
-    *,
-    prompt: int,
-    output: int,
-    batch: int = 1,
-    stack: str = "vllm",
-    **settings: Any,
-) -> dict[str, float]:
-    """What confidential computing adds to a query of a language model: prompt in, tokens out.
-
-    Decode steps at the first, the middle and the last context stand for all (Simpson's rule: their time is
-    close to linear in the context).
-
-    Parameters
-    ----------
-    workload, hardware, batch, stack, **settings
-        See `simulate`.
-    prompt, output : int
-        Tokens.
-
-    Returns
-    -------
-    dict
-        ``plain_s added_s overhead_pct overhead_low_pct overhead_high_pct throughput_drop_pct``.
-
-    Raises
-    ------
-    RequestError
-        No prompt or no output.
-    InfeasibleError
-        The model does not fit.
-    """
-    for name, value in (("prompt", prompt), ("output", output)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise RequestError(f"{name} {value!r} is not a positive number of tokens")
-    weights = [("prefill", prompt, 1.0)]
-    last = prompt + output - 1
-    for share, context in ((1 / 6, prompt + 1), (4 / 6, (prompt + 1 + last) // 2), (1 / 6, last)):
-        weights.append(("decode", max(context, 1), share * (output - 1)))
-    plain = added = low = high = 0.0
-    for phase, context, times in weights:
-        if not times:
-            continue
-        options = {"phase": phase, "context": context, "batch": batch, "stack": stack, **settings}
-        found = compose(workload, hardware, s.Confidential(), **options)
-        if isinstance(found, Infeasible):
-            raise InfeasibleError(found.reason, found.need, found.have, found.hint)
-        sealed = found.part("encrypted transfers")
-        plain += times * found.plain.summary["latency_s"]
-        added += times * sealed.latency_s
-        low, high = low + times * sealed.low_s, high + times * sealed.high_s
-    return {
-        "plain_s": plain,
-        "added_s": added,
-        "overhead_pct": 100.0 * added / plain,
-        "overhead_low_pct": 100.0 * low / plain,
-        "overhead_high_pct": 100.0 * high / plain,
-        "throughput_drop_pct": 100.0 * added / (plain + added),
-    }

@@ -58,6 +58,31 @@ def test_quantised_screened_and_confidential_on_an_edge_fpga_is_one_call():
     assert found.summary["usd_per_million_items"] > 0
 
 
+def test_explained_quantised_and_confidential_on_an_edge_fpga_is_one_call():
+    found = ax.compose(
+        "resnet18",
+        "zcu104-dpu",
+        ax.Confidential(),
+        explain_with={"method": "kernel_shap", "steps": 20},
+        precision="int8",
+    )
+    alone = ax.explain("resnet18", "zcu104-dpu", "kernel_shap", steps=20, precision="int8")
+    assert [p.name for p in found.parts] == ["model", "explanation", "encrypted transfers"]
+    assert found.part("explanation").latency_s == pytest.approx(alone.latency_s)
+    assert found.part("explanation").energy_j == pytest.approx(alone.energy_j)
+    seal = seal_of(ax.load_hardware("zcu104-dpu"))
+    # image and answer of the model, the map of the explanation; it runs once for the model and in its batches
+    size = (2 * 3 * 224 * 224 + 1000) * 2
+    runs = 1 + sum(row["runs"] for row in alone.rows)
+    by_hand = size * (1 / 0.8e9 - 1 / 4e9) + 3 * seal.copy_s + runs * seal.launch_s
+    assert found.part("encrypted transfers").latency_s == pytest.approx(by_hand)
+
+
+def test_gradients_need_a_format_that_the_device_has():
+    found = ax.compose("resnet18", "zcu104-dpu", explain_with="saliency", precision="int8")
+    assert (found.feasible, found.reason) == (False, "precision")
+
+
 def test_smoothing_runs_its_passes_in_batches():
     found = ax.compose("resnet18", "jetson-orin", ax.Smoothing(10, together=4), precision="fp16")
     four, two = (ax.simulate("resnet18", "jetson-orin", batch=b, precision="fp16").summary for b in (4, 2))
