@@ -1,4 +1,4 @@
-"""A federated round as simpy processes: the readable twin of `accelsim.serving.federated.close_round`."""
+"""A federated round as simpy processes: the readable twin of `accelsim.serving.federated_round.close_round`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from accelsim.serving.federated import ACCEPTED, DROPPED, LATE, NEVER, Closed, Draw, Plan
+from accelsim.serving.federated_round import ACCEPTED, DROPPED, LATE, NEVER, Closed, Draw, Plan
 from accelsim.serving.station import Moment, environment
 
 _DECIDE, _DEADLINE = 2, 3

@@ -14,7 +14,8 @@ from accelsim.core.errors import RequestError
 from accelsim.serving.arrivals import Poisson
 from accelsim.serving.batching import NoBatching
 from accelsim.serving.beside import beside
-from accelsim.serving.federated import Client, expected_kth_s, federated
+from accelsim.serving.federated import Client, federated
+from accelsim.serving.federated_round import expected_kth_s
 from accelsim.serving.service import ExponentialService, LinearService
 from accelsim.techniques.federation import Compression, SecureAggregation
 
