@@ -1,4 +1,4 @@
-"""A federated round as simpy processes: the readable twin of `accelsim.serving.federated_round.close_round`."""
+"""A federated round as simpy processes: the readable twin of `federated_round.close_round`."""
 
 from __future__ import annotations
 
