@@ -51,7 +51,7 @@ _PUBLIC = {
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
     "compose": "accelsim.explore.compose",
-    "confidential_query": "accelsim.explore.confidential",
+    "confidential_query": "accelsim.engine.confidential",
     "Screen": "accelsim.techniques.security",
     "Smoothing": "accelsim.techniques.security",
     "Vote": "accelsim.techniques.security",
@@ -143,6 +143,7 @@ if TYPE_CHECKING:
     from accelsim.core.outcome import Infeasible
     from accelsim.core.precision import Precision
     from accelsim.core.quantity import Quantity
+    from accelsim.engine.confidential import confidential_query
     from accelsim.engine.predict import predict_ops
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
@@ -151,7 +152,6 @@ if TYPE_CHECKING:
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
     from accelsim.explore.compose import compose
-    from accelsim.explore.confidential import confidential_query
     from accelsim.explore.explain import explain
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision

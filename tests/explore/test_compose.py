@@ -144,6 +144,15 @@ def test_passes_on_noise_that_the_device_makes_cross_once():
     assert more == pytest.approx(9 * seal.launch_s)
 
 
+def test_a_query_is_made_of_its_passes():
+    one = ax.confidential_query("llama-3.1-8b", "h100-sxm", prompt=100, output=1)
+    whole = ax.compose(
+        "llama-3.1-8b", "h100-sxm", ax.Confidential(), phase="prefill", context=100, stack="vllm"
+    )
+    assert one["added_s"] == pytest.approx(whole.part("encrypted transfers").latency_s)
+    assert one["overhead_pct"] == pytest.approx(100 * whole.overhead)
+
+
 def test_every_number_of_the_protection_file_says_that_it_is_assumed():
     assert {q.status for q in protection_evidence().values()} == {"assumed"}
     held = multiplier_of("homomorphic")
