@@ -50,6 +50,21 @@ _PUBLIC = {
     "distill": "accelsim.explore.pairs",
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
+    "compose": "accelsim.explore.compose",
+    "confidential_query": "accelsim.engine.confidential",
+    "Screen": "accelsim.techniques.security",
+    "Smoothing": "accelsim.techniques.security",
+    "Vote": "accelsim.techniques.security",
+    "Confidential": "accelsim.techniques.security",
+    "Encrypted": "accelsim.techniques.security",
+    "OutputNoise": "accelsim.techniques.security",
+    "local_step": "accelsim.engine.training",
+    "training_bill": "accelsim.engine.training",
+    "federated": "accelsim.serving.federated",
+    "Participants": "accelsim.serving.federated",
+    "beside": "accelsim.serving.beside",
+    "Compression": "accelsim.techniques.federation",
+    "SecureAggregation": "accelsim.techniques.federation",
     "backward": "accelsim.workload.backward",
     "training_step": "accelsim.workload.backward",
     "explain": "accelsim.explore.explain",
@@ -180,12 +195,15 @@ if TYPE_CHECKING:
     from accelsim.core.outcome import Infeasible
     from accelsim.core.precision import Precision
     from accelsim.core.quantity import Quantity
+    from accelsim.engine.confidential import confidential_query
     from accelsim.engine.predict import predict_ops
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
+    from accelsim.engine.training import local_step, training_bill
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
+    from accelsim.explore.compose import compose
     from accelsim.explore.explain import explain
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision
@@ -213,7 +231,9 @@ if TYPE_CHECKING:
         UniformLengths,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.beside import beside
     from accelsim.serving.ensemble import Ensemble, Stage
+    from accelsim.serving.federated import Participants, federated
     from accelsim.serving.fleet.admission import LatencyLimit, QueueLimit, TokenBucket
     from accelsim.serving.fleet.balancers import (
         LatencyAware,
@@ -259,7 +279,16 @@ if TYPE_CHECKING:
     from accelsim.serving.traces import Trace
     from accelsim.serving.triton import Triton
     from accelsim.techniques.accuracy import accuracy
+    from accelsim.techniques.federation import Compression, SecureAggregation
     from accelsim.techniques.pruning import Pruning, prune
+    from accelsim.techniques.security import (
+        Confidential,
+        Encrypted,
+        OutputNoise,
+        Screen,
+        Smoothing,
+        Vote,
+    )
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.backward import backward, training_step
     from accelsim.workload.builders.layers import GraphBuilder

@@ -11,7 +11,7 @@ from accelsim.core.files import write_whole
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.validate.table import Table
 
-PARTS = ("gpu", "systolic", "fpga", "techniques", "serving")
+PARTS = ("gpu", "systolic", "fpga", "techniques", "serving", "frontier")
 
 _HEAD = """\
 # Validation
@@ -28,6 +28,7 @@ _TITLES = {
     "fpga": "FPGAs",
     "techniques": "Techniques",
     "serving": "Serving",
+    "frontier": "Federated, private, secure",
 }
 
 
@@ -60,6 +61,10 @@ def collect(part: str, deepbench_path: Path | None = None, rows_to: Path | None 
         from accelsim.validate.serving import tables as serving
 
         return chain(serving(), language_models())
+    if part == "frontier":
+        from accelsim.validate.frontier import tables as frontier
+
+        return frontier()
     from accelsim.validate.fpga import tables as fpga
 
     return fpga()
