@@ -48,6 +48,7 @@ _PUBLIC = {
     "largest_batch": "accelsim.explore.batching",
     "length_buckets": "accelsim.explore.batching",
     "distill": "accelsim.explore.pairs",
+    "explorer": "accelsim.report.explorer.app",
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
     "prune": "accelsim.techniques.pruning",
@@ -144,6 +145,7 @@ if TYPE_CHECKING:
     from accelsim.hardware.cost import CostModel
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.report.explorer.app import explorer
     from accelsim.serving.arrivals import (
         MMPP,
         ClosedLoop,
