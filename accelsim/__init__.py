@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from accelsim.core.accessors import register_accessor
+from accelsim.core.accessors import register_accessor, register_namespace
 from accelsim.core.version import MODEL_VERSION, VERSION
 
 __version__ = VERSION
@@ -113,8 +113,25 @@ for _owner, _name, _target in (
     ("Result", "html_card", "accelsim.report.card:html_card"),
     ("Result", "cost", "accelsim.engine.costs:cost"),
     ("Tradeoff", "plot", "accelsim.report.tradeoff_plot:plot"),
+    ("Result", "to_latex", "accelsim.report.latex:result_table"),
+    ("Result", "to_trace", "accelsim.report.trace:write_result"),
+    ("Result", "to_csv", "accelsim.report.export:csv"),
+    ("Result", "to_parquet", "accelsim.report.export:parquet"),
+    ("ServeResult", "to_trace", "accelsim.report.trace:write_serving"),
+    ("Study", "report", "accelsim.report.page:report"),
+    ("Study", "to_latex", "accelsim.report.latex:study_table"),
+    ("Study", "to_csv", "accelsim.report.export:csv"),
+    ("Study", "to_parquet", "accelsim.report.export:parquet"),
 ):
     register_accessor(_owner, _name, _target)
+
+for _owner, _target in (
+    ("Result", "accelsim.report.plots.namespaces:ResultPlots"),
+    ("Study", "accelsim.report.plots.namespaces:StudyPlots"),
+    ("BatchCurve", "accelsim.report.plots.namespaces:CurvePlots"),
+    ("ServeResult", "accelsim.report.plots.namespaces:ServePlots"),
+):
+    register_namespace(_owner, "plot", _target)
 
 __all__ = ["MODEL_VERSION", "__version__", *sorted(_PUBLIC)]
 

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.core.accessors import Accessible
 from accelsim.core.errors import RequestError
 from accelsim.engine.result import Stamp
 from accelsim.serving import statistics
@@ -51,7 +53,7 @@ class StationRun:
     usd_per_hour: float = math.nan
 
 
-class ServeResult:
+class ServeResult(Accessible):
     """Requests served, and what it took.
 
     Attributes
@@ -189,6 +191,13 @@ class ServeResult:
     def _per_request(self, amount: float) -> float:
         done = int(np.count_nonzero(self.log.status == COMPLETED))
         return amount / done if done else math.nan
+
+    if TYPE_CHECKING:  # accessors that accelsim/__init__.py registers
+
+        @property
+        def plot(self) -> Any: ...
+
+        def to_trace(self, path: str | Path) -> Path: ...
 
     # -- words
 
