@@ -12,7 +12,7 @@ from accelsim.hardware.stacks import stacks
 from accelsim.report.explorer import views
 from accelsim.report.explorer.choice import BATCHES, CONTEXTS, COUNTS, MOST_DEVICES
 
-OWN = "as the model"
+OWN = "model's own"
 PAGES = ("Device", "Serving")
 COLUMNS = "repeat(auto-fit, minmax(min(100%, 380px), 1fr))"
 DELAYS_US = (0, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -72,7 +72,7 @@ class Controls:
         w = widgets()
         workloads, devices = list(catalog("workloads")), list(catalog("hardware"))
         workloads += [workload] if workload not in workloads else []
-        devices += [n for n in hardware if n not in devices]
+        devices = [*hardware, *(n for n in devices if n not in hardware)]
         metrics = [(words, name) for name, (words, _) in views.METRICS.items()]
 
         # -- what is asked
@@ -88,7 +88,7 @@ class Controls:
             w.SelectionSlider, "Together", "Devices that share one model (tensor-parallel)", COUNTS
         )
         self.phase = _control(w.Dropdown, "Phase", "Of a language model", [(OWN, "")])
-        contexts = [(OWN, 0), *((str(n), n) for n in CONTEXTS)]
+        contexts = [("own", 0), *((str(n), n) for n in CONTEXTS)]
         self.context = _control(w.SelectionSlider, "Context", "Tokens of prompt or cache", contexts)
         self.stack = _control(w.Dropdown, "Stack", "Software on GPUs", stacks(), "graph")
         self.sparsity = _control(w.Dropdown, "Sparsity", "Pattern of the weights", ["dense", "2:4"])

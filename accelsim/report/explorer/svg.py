@@ -248,7 +248,7 @@ def _legend(keys: Sequence[tuple[str, str, str]]) -> tuple[str, int]:
     parts: list[str] = []
     at, row = 8.0, 1
     for name, colour, dash in keys:
-        wide = 32.0 + 6.3 * len(name)
+        wide = 36.0 + 6.9 * len(name)
         if at + wide > WIDTH and at > 8.0:
             at, row = 8.0, row + 1
         y = 18.0 + 15.0 * row
