@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from accelsim.engine.result import Result
 
 BARS = 11
-"""Kernels of the breakdown; the others are summed."""
+"""Kernels of the breakdown; the others are summed in words."""
 
 SEGMENTS = 800
 """Segments of a timeline that are drawn; the shortest are left out, and the title says so."""
@@ -148,22 +148,22 @@ def breakdown(answers: Answers, choice: Choice) -> Chart:
     rows = sorted(records(result.ops[["op", "kind", "total_s", "bound"]]), key=lambda r: -r["total_s"])
     total = sum(r["total_s"] for r in rows) or 1.0
     shown, rest = rows[:BARS], rows[BARS:]
-    longest = max([r["total_s"] for r in shown] + [sum(r["total_s"] for r in rest)])
+    longest = max((r["total_s"] for r in shown), default=0.0)
     x = Axis("time of all executions", 0.0, 1.08 * longest or 1.0, unit="s")
     colours = bound_colours([r["bound"] for r in rows])
     chart = Chart(title, x, left=132, keys=_bounds(colours, {r["bound"] for r in shown}))
-    bars = [
-        (r["op"], r["total_s"], colours[r["bound"]], f"{r['kind']}, bound by {r['bound']}", f"op:{r['op']}")
-        for r in shown
-    ]
-    if rest:
-        bars.append((f"{len(rest)} others", sum(r["total_s"] for r in rest), GREY, "summed", ""))
     step = (chart.bottom - chart.top) / (BARS + 1)
-    for i, (name, seconds, colour, why, pick) in enumerate(bars):
+    for i, r in enumerate(shown):
         y = chart.top + step * i
-        words = f"{name}: {si(seconds, 's', 3)}, {seconds / total:.1%}, {why}"
-        chart.box(0.0, seconds, y + 2, step - 4, colour, words, pick)
-        chart.words(chart.left - 5, y + step / 2 + 4, short(name, 20), anchor="end")
+        share = f"{r['total_s'] / total:.1%}"
+        words = f"{r['op']}: {si(r['total_s'], 's', 3)}, {share}, {r['kind']}, bound by {r['bound']}"
+        chart.box(0.0, r["total_s"], y + 2, step - 4, colours[r["bound"]], words, f"op:{r['op']}")
+        chart.words(chart.left - 5, y + step / 2 + 4, short(r["op"], 20), anchor="end")
+    if rest:
+        seconds = sum(r["total_s"] for r in rest)
+        y = chart.top + step * (len(shown) + 0.5) + 4
+        words = f"{len(rest)} others: {si(seconds, 's', 3)}, {seconds / total:.1%} of the time"
+        chart.words(chart.left + 6, y, words)
     return chart
 
 
@@ -211,7 +211,7 @@ def batching(answers: Answers, choice: Choice, metric: str) -> Chart:
     words, unit = METRICS[metric]
     curves = {d: [r for r in answers.curve(choice, d) if _known(r, metric)] for d in choice.hardware}
     values = [v for rows in curves.values() for r in rows for v in (r[metric], *_ends(r, metric))]
-    title = f"Batching: {words}"
+    title = f"Batching: {words.split(' [')[0]}"
     if not values:
         return _none_known(title, answers, choice, metric)
     batches = [r["batch"] for rows in curves.values() for r in rows]
