@@ -48,6 +48,7 @@ _PUBLIC = {
     "largest_batch": "accelsim.explore.batching",
     "length_buckets": "accelsim.explore.batching",
     "distill": "accelsim.explore.pairs",
+    "explorer": "accelsim.report.explorer.app",
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
     "compose": "accelsim.explore.compose",
@@ -218,6 +219,7 @@ if TYPE_CHECKING:
     from accelsim.hardware.cost import CostModel
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.report.explorer.app import explorer
     from accelsim.serving.arrivals import (
         MMPP,
         ClosedLoop,
