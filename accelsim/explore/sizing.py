@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import InfeasibleError
 from accelsim.engine.simulate import simulate
+from accelsim.explore.objectives import limits
+from accelsim.explore.trial import REFUSED_S, Outcome, Trial, smallest
 from accelsim.hardware.cost import CostModel, prices
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
-from accelsim.serving import engine as simpy_engine
-from accelsim.serving import statistics
 from accelsim.serving.arrivals import Arrivals, Poisson
 from accelsim.serving.batching import Greedy
-from accelsim.serving.fast import twin
-from accelsim.serving.fleet.balancers import Balancer, RandomBalancer, balancer_of
-from accelsim.serving.fleet.outcome import FleetResult
-from accelsim.serving.fleet.replica import Replica
-from accelsim.serving.fleet.serve import serve_fleet
-from accelsim.serving.fleet.spec import Pool
-from accelsim.serving.log import Log
-from accelsim.serving.requests import Requests
-from accelsim.serving.service import DeviceService, Overheads, ServiceLaw, Times
-from accelsim.serving.station import COMPLETED, Policy
+from accelsim.serving.fleet.balancers import Balancer, balancer_of
+from accelsim.serving.service import DeviceService, Overheads, ServiceLaw
+from accelsim.serving.station import Policy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,60 +30,6 @@ BATCHES = (1, 4, 16, 64)
 """Greedy batches that are tried unless policies are given."""
 
 OBJECTIVES = {"cost": "usd_per_hour", "replicas": "replicas", "power": "power_w"}
-
-QUIET = 0.01
-"""Below this share of its capacity a replica serves lone requests: more replicas do not help."""
-
-BALANCED_REQUESTS = 20_000
-"""Requests of a trial with a balancer that looks at queues: those run on the readable engine."""
-
-REFUSED_S = 1e9
-"""Latency of requests that were not answered."""
-
-_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-_KEY = re.compile(r"(?:p(\d+(?:[._]\d+)?)|mean)_(s|ms|us)")
-
-
-@dataclass(frozen=True)
-class Limit:
-    """One latency objective: a percentile (or the mean, None) and its limit."""
-
-    name: str
-    percentile: float | None
-    unit_s: float
-    limit: float
-
-    def measure(self, latency_s: NDArray[np.float64]) -> statistics.Estimate:
-        """What a run has, in the objective's unit."""
-        found = (
-            statistics.mean(latency_s)
-            if self.percentile is None
-            else statistics.percentile(latency_s, self.percentile)
-        )
-        return statistics.Estimate(found.value / self.unit_s, found.standard_error / self.unit_s)
-
-
-def limits(slo: Mapping[str, float]) -> tuple[Limit, ...]:
-    """Objectives as given: ``{"p99_ms": 15, "mean_ms": 5}``.
-
-    Raises
-    ------
-    RequestError
-        None, a name that is no percentile, or a limit that is not positive.
-    """
-    if not slo:
-        raise RequestError("there is no objective", hint='give slo={"p99_ms": 15}')
-    found = []
-    for name, limit in slo.items():
-        match = _KEY.fullmatch(name)
-        percentile = float(match[1].replace("_", ".")) if match and match[1] else None
-        if not match or (percentile is not None and not 0 < percentile < 100):
-            hint = did_you_mean(name, ["mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms"])
-            raise RequestError(f"objective '{name}' is no known percentile", hint=hint)
-        if not (limit > 0 and math.isfinite(limit)):
-            raise RequestError(f"the limit of '{name}' must be positive, got {limit}")
-        found.append(Limit(name, percentile, _UNITS[match[2]], float(limit)))
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -240,7 +175,7 @@ def size_for(
         policies: Sequence[Policy] = [Greedy(b) for b in BATCHES]
     else:
         policies = batching if isinstance(batching, Sequence) else [batching]
-    trial = _Trial(traffic, chosen, goals, overheads or Overheads(), requests, warmup, seed)
+    trial = Trial(traffic, chosen, goals, overheads or Overheads(), requests, warmup, seed)
     rows = []
     for candidate in _candidates(workload, hardware, precision, options):
         pay = _price(candidate, cost, prices_from, int(options.get("devices", 1)))
@@ -308,97 +243,8 @@ def _price(candidate: _Candidate, cost: CostModel | None, given: Any, devices: i
     return figure.value * devices, "" if figure.value == figure.value else figure.basis
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What one trial gave."""
-
-    latency_s: NDArray[np.float64]
-    estimates: dict[str, statistics.Estimate]
-    mean_batch: float
-    utilisation: float
-    energy_j: float
-
-    def meets(self, goals: Sequence[Limit]) -> bool:
-        return all(self.estimates[g.name].value <= g.limit for g in goals)
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """How fleets are tried."""
-
-    traffic: Arrivals
-    balancer: Balancer
-    goals: tuple[Limit, ...]
-    overheads: Overheads
-    requests: int
-    warmup: float
-    seed: int
-
-    @property
-    def rate_per_s(self) -> float:
-        return self.traffic.rate_per_s
-
-    def capacity_per_s(self, law: ServiceLaw, policy: Policy) -> float:
-        """Of one replica [1/s]."""
-        times = Times.of(law, self.overheads, policy.max_batch)
-        return times.capacity_per_s(policy.max_batch, policy.instances)
-
-    def run(self, law: ServiceLaw, policy: Policy, replicas: int) -> _Outcome:
-        """A fleet of so many replicas under the traffic."""
-        if isinstance(self.balancer, RandomBalancer):
-            return self._one(law, policy, self._thinned(replicas))
-        pool = Pool(
-            (Replica(law, batching=policy, count=replicas, overheads=self.overheads),), balancer=self.balancer
-        )
-        whole = min(BALANCED_REQUESTS, self.requests * replicas)
-        found = serve_fleet(pool, arrivals=self.traffic, requests=whole, seed=self.seed)
-        if not isinstance(found, FleetResult):
-            raise RequestError(f"the fleet cannot run: {found}")
-        sizes = np.concatenate([s.size for s in found.servers])
-        energy = sum(float(s.energy_j.sum()) if s.energy_j is not None else math.nan for s in found.servers)
-        answered = max(1, int(np.count_nonzero(found.log.status == COMPLETED)))
-        return self._outcome(
-            found.log, 0.0, float(sizes.mean()), found.summary["utilisation"], energy / answered
-        )
-
-    def _thinned(self, replicas: int) -> Requests:
-        """What one of so many replicas gets when each request goes to any of them alike."""
-        if isinstance(self.traffic, Poisson):
-            share = replace(self.traffic, rate_per_s=self.rate_per_s / replicas)
-            return share.generate(self.requests, self.seed)
-        whole = self.traffic.generate(min(self.requests * replicas, 4_000_000), self.seed)
-        mine = np.random.default_rng([self.seed, 7]).random(len(whole)) < 1.0 / replicas
-        return whole.take(np.flatnonzero(mine))
-
-    def _one(self, law: ServiceLaw, policy: Policy, coming: Requests) -> _Outcome:
-        times = Times.of(law, self.overheads, policy.max_batch, len(coming), self.seed)
-        run = twin.run_open if twin.covers(policy) else simpy_engine.run_open
-        log = run(coming, policy, times)
-        energy = math.nan
-        if hasattr(law, "energy_j"):
-            table = np.array([0.0, *(law.energy_j(b) for b in range(1, policy.max_batch + 1))])
-            energy = float(table[log.padded].sum()) / max(1, int(np.count_nonzero(log.status == COMPLETED)))
-        end = max(1, int(log.finish_ns.max()))
-        return self._outcome(
-            log,
-            self.overheads.input_output_s,
-            float(log.size.mean()) if len(log.size) else math.nan,
-            float(log.held_ns.sum()) / (policy.instances * end),
-            energy,
-        )
-
-    def _outcome(
-        self, log: Log, extra_s: float, mean_batch: float, utilisation: float, energy_j: float
-    ) -> _Outcome:
-        skip = int(len(log.status) * self.warmup)
-        taken = (log.finish_ns[skip:] - log.arrival_ns[skip:]) / 1e9 + extra_s
-        latency = np.where(log.status[skip:] == COMPLETED, taken, REFUSED_S)
-        estimates = {g.name: g.measure(latency) for g in self.goals}
-        return _Outcome(latency, estimates, mean_batch, utilisation, energy_j)
-
-
 def _row(
-    candidate: _Candidate, policy: Policy, trial: _Trial, pay: tuple[float, str], most: int, sure: bool
+    candidate: _Candidate, policy: Policy, trial: Trial, pay: tuple[float, str], most: int, sure: bool
 ) -> dict[str, Any]:
     """One row of the table."""
     names = [g.name + end for g in trial.goals for end in ("", "_low", "_high", "_band_low", "_band_high")]
@@ -421,7 +267,7 @@ def _row(
         capacity = trial.capacity_per_s(law, policy)
         row["capacity_per_s"] = capacity
         timed = law.bounded("high") if sure and isinstance(law, DeviceService) else law
-        count, found = _smallest(timed, policy, trial, most)
+        count, found = smallest(timed, policy, trial, most)
     except InfeasibleError as error:
         out = error.outcome
         return {**row, "reason": f"{out.reason}: needs {out.need}, has {out.have}"}
@@ -438,37 +284,8 @@ def _row(
     return row | _bill(candidate, trial.rate_per_s, found, count, pay)
 
 
-def _smallest(law: ServiceLaw, policy: Policy, trial: _Trial, most: int) -> tuple[int, _Outcome]:
-    """The smallest number of replicas that meets the goals by bisection, else the best that was seen."""
-    capacity = trial.capacity_per_s(law, policy)
-    low = math.floor(trial.rate_per_s / capacity)
-    best: tuple[float, int, _Outcome] | None = None
-    count = low + 1
-    while True:
-        count = min(count, max(most, low + 1))
-        found = trial.run(law, policy, count)
-        if found.meets(trial.goals):
-            break
-        miss = max(found.estimates[g.name].value / g.limit for g in trial.goals)
-        if best is None or miss < best[0]:
-            best = (miss, count, found)
-        low = count
-        if count >= most or trial.rate_per_s / count < QUIET * capacity:
-            return best[1], best[2]
-        count *= 2
-    high = count
-    while high - low > 1:
-        middle = (low + high) // 2
-        tried = trial.run(law, policy, middle)
-        if tried.meets(trial.goals):
-            high, found = middle, tried
-        else:
-            low = middle
-    return high, found
-
-
 def _meets(
-    law: ServiceLaw, policy: Policy, trial: _Trial, found: _Outcome, count: int, capacity: float
+    law: ServiceLaw, policy: Policy, trial: Trial, found: Outcome, count: int, capacity: float
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "status": "ok",
@@ -488,7 +305,7 @@ def _meets(
 
 
 def _bill(
-    candidate: _Candidate, rate_per_s: float, found: _Outcome, count: int, pay: tuple[float, str]
+    candidate: _Candidate, rate_per_s: float, found: Outcome, count: int, pay: tuple[float, str]
 ) -> dict[str, Any]:
     """Money and power of a fleet, and what is unknown of them."""
     hourly, unknown = pay

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from accelsim.core.errors import RequestError
 from accelsim.core.outcome import Infeasible, InfeasibleError
-from accelsim.core.version import MODEL_VERSION, VERSION
-from accelsim.engine.result import Stamp
 from accelsim.serving.arrivals import Arrivals, ClosedLoop
 from accelsim.serving.fleet import run as engine
 from accelsim.serving.fleet.checks import positive
 from accelsim.serving.fleet.outcome import FleetResult
 from accelsim.serving.fleet.replica import Replica
 from accelsim.serving.fleet.spec import Fleet, Pool
+from accelsim.serving.fleet.stamp import stamp_of
 from accelsim.serving.requests import Requests
 
 DEFAULT_REQUESTS = 20_000
@@ -70,7 +68,7 @@ def serve_fleet(
     count = DEFAULT_REQUESTS if count is None else count
     if count < 1:
         raise RequestError(f"cannot serve {count} requests", hint="ask for at least one")
-    offered = math.nan
+    offered, coming = math.nan, None
     try:
         with _collector_paused():
             if isinstance(arrivals, ClosedLoop):
@@ -81,24 +79,15 @@ def serve_fleet(
                 run, served = engine.run_open(fleet, coming, seed, until_s)
     except InfeasibleError as error:
         return error.outcome
-    hardware = sorted({s.kind.spec.name for pool in run.pools for s in pool.servers})
-    stamp = Stamp(
-        VERSION,
-        MODEL_VERSION,
-        ", ".join(hardware),
-        fleet.name,
-        hashlib.blake2b(repr((fleet, arrivals, count)).encode(), digest_size=8).hexdigest(),
-        seed,
-        "simpy",
-    )
+    hardware = dict.fromkeys(kind.spec.name for pool in run.pools for kind in pool.kinds)
     return FleetResult(
         run,
         served,
-        stamp=stamp,
+        stamp=stamp_of(run, arrivals, coming, (count, until_s)),
         warmup=warmup,
         offered_per_s=offered,
         slo_s=slo_s,
-        request={"workload": fleet.name, "hardware": stamp.hardware_hash},
+        request={"workload": fleet.name, "hardware": ", ".join(hardware)},
     )
 
 
