@@ -72,6 +72,8 @@ _PUBLIC = {
     "spike_rates": "accelsim.architectures.neuromorphic.spiking",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
+    "size_for": "accelsim.explore.sizing",
+    "Sizing": "accelsim.explore.sizing",
     "catalog": "accelsim.core.catalog",
     "Precision": "accelsim.core.precision",
     "Quantity": "accelsim.core.quantity",
@@ -211,6 +213,7 @@ if TYPE_CHECKING:
     from accelsim.explore.mixed_plan import MixedPrecision
     from accelsim.explore.pairs import cascade, distill, speculative
     from accelsim.explore.search import Search, search
+    from accelsim.explore.sizing import Sizing, size_for
     from accelsim.explore.space import Space, linear, log, pow2
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study
