@@ -49,6 +49,7 @@ _PUBLIC = {
     "backward": "accelsim.workload.backward",
     "training_step": "accelsim.workload.backward",
     "explain": "accelsim.explore.explain",
+    "train": "accelsim.explore.training",
     "spike_rates": "accelsim.architectures.neuromorphic.spiking",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study
     from accelsim.explore.sweep import sweep
+    from accelsim.explore.training import train
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.serving.arrivals import (
