@@ -69,6 +69,7 @@ _PUBLIC = {
     "backward": "accelsim.workload.backward",
     "training_step": "accelsim.workload.backward",
     "explain": "accelsim.explore.explain",
+    "train": "accelsim.explore.training",
     "spike_rates": "accelsim.architectures.neuromorphic.spiking",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
@@ -219,6 +220,7 @@ if TYPE_CHECKING:
     from accelsim.explore.study import Study
     from accelsim.explore.sweep import sweep
     from accelsim.explore.tradeoff import Tradeoff, tradeoff
+    from accelsim.explore.training import train
     from accelsim.hardware.cost import CostModel
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
