@@ -95,6 +95,28 @@ def test_a_round_of_a_thousand_devices_is_fast_on_both_engines():
     assert rows[0] == rows[1]
 
 
+def test_a_round_of_a_thousand_simulated_devices_with_masks():
+    groups = [
+        Client.of("mobilenet-v2", "jetson-orin", count=300, batch=8, uplink_bytes_per_s=2e6, cv=0.3),
+        Client.of("mobilenet-v2", "zcu104-dpu", count=700, batch=8, uplink_bytes_per_s=1e6, dropout=0.1),
+    ]
+    start = time.perf_counter()
+    found = federated(
+        groups,
+        parameters=3_504_872,
+        local_steps=20,
+        accept=800,
+        compression=Compression(8),
+        secure=SecureAggregation(group=50),
+    )
+    assert time.perf_counter() - start < 2
+    assert found.rows[0]["accepted"] == 800
+    assert any("int8" in note for note in found.notes)
+    assert list(found.devices["name"]) == ["jetson-orin", "zcu104-dpu"]
+    assert found.devices["busy_pct"].between(0, 100).all()
+    assert (found.devices["energy_per_device_j"] > 0).all()
+
+
 def test_no_device_there_makes_an_empty_round_that_fails():
     found = federated(Client("rare", 2, 1.0, availability=1e-9), parameters=10)
     row = found.rows[0]
