@@ -130,6 +130,10 @@ def test_deterministic_round_by_hand():
     assert row["wait_s"] == pytest.approx(400 / 400 + 4 * 0.5 + 100 / 100)
     assert (row["bytes_down"], row["bytes_up"]) == (1600, 400)
     assert found.energy_j == pytest.approx(4 * 3.0 + 500 * 0.01)
+    assert repr(found).splitlines()[:2] == [
+        "1 rounds of 4 devices: mean 4 s, p95 4 s",
+        "updates: 4 accepted, 0 late, 0 dropped, 0 discarded",
+    ]
     slower = federated(Client("d", 4, 0.5, 3.0, share=0.25), parameters=100, local_steps=4)
     assert slower.rows[0]["wait_s"] == pytest.approx(8.0)
     assert slower.energy_j == pytest.approx(12.0)  # longer, not more work
