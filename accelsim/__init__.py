@@ -68,6 +68,7 @@ _PUBLIC = {
     "backward": "accelsim.workload.backward",
     "training_step": "accelsim.workload.backward",
     "explain": "accelsim.explore.explain",
+    "spike_rates": "accelsim.architectures.neuromorphic.spiking",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
     "catalog": "accelsim.core.catalog",
@@ -78,6 +79,7 @@ _PUBLIC = {
     "GpuDevice": "accelsim.hardware.schema",
     "SystolicDevice": "accelsim.hardware.schema",
     "FpgaDevice": "accelsim.hardware.schema",
+    "NeuromorphicDevice": "accelsim.hardware.schema",
     "load_workload": "accelsim.workload.load",
     "Graph": "accelsim.workload.graph",
     "Op": "accelsim.workload.graph",
@@ -137,6 +139,7 @@ __all__ = ["MODEL_VERSION", "__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from accelsim.architectures.base import Interval, KernelCost
+    from accelsim.architectures.neuromorphic.spiking import spike_rates
     from accelsim.calibration.fit import Calibration, calibrate
     from accelsim.core.catalog import catalog
     from accelsim.core.errors import AccelsimError
@@ -164,7 +167,7 @@ if TYPE_CHECKING:
     from accelsim.explore.sweep import sweep
     from accelsim.explore.tradeoff import Tradeoff, tradeoff
     from accelsim.hardware.cost import CostModel
-    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
+    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.serving.arrivals import (
         MMPP,

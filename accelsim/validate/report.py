@@ -10,7 +10,7 @@ from accelsim.core.files import write_whole
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.validate.table import Table
 
-PARTS = ("gpu", "systolic", "fpga", "techniques", "serving", "frontier")
+PARTS = ("gpu", "systolic", "fpga", "neuromorphic", "techniques", "serving", "frontier")
 
 _HEAD = """\
 # Validation
@@ -25,6 +25,7 @@ _TITLES = {
     "gpu": "GPUs",
     "systolic": "Systolic arrays",
     "fpga": "FPGAs",
+    "neuromorphic": "Neuromorphic chips",
     "techniques": "Techniques",
     "serving": "Serving",
     "frontier": "Federated, private, secure",
@@ -51,6 +52,10 @@ def collect(part: str, deepbench_path: Path | None = None, rows_to: Path | None 
         from accelsim.validate.systolic import tables as systolic
 
         return systolic()
+    if part == "neuromorphic":
+        from accelsim.validate.neuromorphic import tables as neuromorphic
+
+        return neuromorphic()
     if part == "techniques":
         from accelsim.validate.techniques import tables as techniques
 
