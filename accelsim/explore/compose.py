@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +187,7 @@ class _Stage:
     reached: float
     basis: str
     moved: Callable[[float, float], s.Traffic]
+    notes: tuple[str, ...] = ()
 
     def total(self, name: str) -> float:
         return math.fsum(getattr(run, name) * run.count for run in self.runs)
@@ -292,13 +293,15 @@ def compose(
         plain = request.run(graph, batch)
         stages = tuple(_stages(request, held, plain, asked))
     except InfeasibleError as error:
-        return error.outcome
+        named = {"workload": graph.name, "hardware": device.name, "batch": batch}
+        return replace(error.outcome, request=named)
     parts = [stage.part for stage in stages]
     parts += [_encrypted(parts, m) for m in held if isinstance(m, s.Encrypted)]
     if any(isinstance(m, s.Confidential) for m in held):
         parts.append(_sealed(stages, device, plain))
     money = cost(plain, cost_model or CostModel(mode="purchase"), hardware=device)
     notes = ["stages run one after the other on one device", *_notes(held)]
+    notes += [note for stage in stages for note in stage.notes]
     return Composition(
         plain,
         tuple(parts),
@@ -391,7 +394,7 @@ def _explained(request: _Request, plain: Result, asked: Mapping[str, Any], reach
     def moved(count: float, launched: float) -> s.Traffic:
         return s.Traffic(size, len(inputs), count if recorded else launched)
 
-    return _Stage("explanation", runs, reached, f"{found.method}, {found.passes} passes", moved)
+    return _Stage("explanation", runs, reached, f"{found.method}, {found.passes} passes", moved, found.notes)
 
 
 def _encrypted(parts: Sequence[Part], measure: s.Encrypted) -> Part:

@@ -107,7 +107,7 @@ class Participants:
         return cls(count=count, step_s=step.latency_s, step_j=step.energy_j, notes=step.notes, **named)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FederatedResult:
     """Rounds, and what they took.
 
@@ -158,6 +158,19 @@ class FederatedResult:
                 "busy_pct": 100.0 * grouped["busy_s"].mean() / whole,
             }
         ).reset_index()
+
+    def __repr__(self) -> str:
+        s = self.summary
+        fates = ", ".join(f"{s[name]} {name}" for name in ("accepted", "late", "dropped", "discarded"))
+        lines = [
+            f"{s['rounds']} rounds of {s['devices']} devices: mean {s['round_mean_s']:.4g} s, "
+            f"p95 {s['round_p95_s']:.4g} s",
+            f"updates: {fates}",
+            f"up {s['bytes_up']:.4g} B, down {s['bytes_down']:.4g} B",
+            f"energy: {s['energy_per_device_j']:.4g} J per device",
+            *(f"note: {n}" for n in self.notes),
+        ]
+        return "\n".join(lines)
 
 
 def federated(

@@ -168,7 +168,9 @@ def test_encryption_multiplies_everything_and_keeps_its_range():
 
 
 def test_what_does_not_fit_is_infeasible():
-    assert not ax.compose("llama-3.1-70b", "edge-tpu", ax.Confidential(), phase="decode", context=10).feasible
+    found = ax.compose("llama-3.1-70b", "edge-tpu", ax.Confidential(), phase="decode", context=10)
+    assert (found.feasible, found.reason) == (False, "memory")
+    assert found.summary["hardware"] == "edge-tpu"
 
 
 @pytest.mark.parametrize(
