@@ -96,10 +96,8 @@ def test_a_round_of_a_thousand_devices_is_the_same_on_both_engines():
 def test_a_round_of_a_thousand_simulated_devices_with_masks():
     model = "mobilenet-v2"
     groups = [
-        Participants.of("mobilenet-v2", "jetson-orin", count=300, batch=8, uplink_bytes_per_s=2e6, cv=0.3),
-        Participants.of(
-            "mobilenet-v2", "zcu104-dpu", count=700, batch=8, uplink_bytes_per_s=1e6, dropout=0.1
-        ),
+        Participants.of(model, "jetson-orin", count=300, batch=8, uplink_bytes_per_s=2e6, cv=0.3),
+        Participants.of(model, "zcu104-dpu", count=700, batch=8, uplink_bytes_per_s=1e6, dropout=0.1),
     ]
     found = federated(
         groups,
