@@ -325,6 +325,7 @@ def _result(
         lambda: [row for index, part in enumerate(parts) for row in _rows(part, _label(parts, index))],
         lambda: _segments(parts, timed),
         request,
+        tuple(part.program for part in parts),
     )
 
 
@@ -460,7 +461,7 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
                 "bound": cost.bound,
                 "flops": kernel.flops * times,
                 "vector_ops": sum(op.work.vector_ops for op in kernel.ops) * times,
-                "dram_bytes": cost.bytes_by_level["dram"] * times,
+                **{f"{level}_bytes": size * times for level, size in cost.bytes_by_level.items()},
                 "compulsory_bytes": kernel.bytes_compulsory * times,
                 "cycles_compute": cost.cycles_compute,
                 "cycles_memory": cost.cycles_memory,

@@ -28,7 +28,7 @@ ENGINES = ("arrays", "simpy")
 
 
 @dataclass(frozen=True)
-class Client:
+class Participants:
     """Devices of one kind.
 
     Parameters
@@ -83,7 +83,7 @@ class Client:
     @classmethod
     def of(
         cls, model: Any, hardware: Any, *, count: int, batch: int = 1, precision: Any = None, **fields: Any
-    ) -> Client:
+    ) -> Participants:
         """Devices whose step is simulated: forward and backward pass of a batch.
 
         Parameters
@@ -91,7 +91,7 @@ class Client:
         model, hardware, precision
             See `simulate`.
         count, **fields
-            See `Client`.
+            See `Participants`.
         batch : int
             Samples of a local step.
 
@@ -174,7 +174,7 @@ class FederatedResult:
 
 
 def federated(
-    clients: Client | Sequence[Client],
+    clients: Participants | Sequence[Participants],
     *,
     parameters: int,
     local_steps: int = 1,
@@ -194,7 +194,7 @@ def federated(
 
     Parameters
     ----------
-    clients : Client or list of Client
+    clients : Participants or list of Participants
     parameters : int
         Trained parameters of the model.
     local_steps : int
@@ -228,7 +228,7 @@ def federated(
     RequestError
         The request makes no sense.
     """
-    groups = [clients] if isinstance(clients, Client) else list(clients)
+    groups = [clients] if isinstance(clients, Participants) else list(clients)
     if not groups:
         raise RequestError("there is no client")
     devices = _Devices(groups)
@@ -265,7 +265,7 @@ def federated(
 class _Devices:
     """All devices, side by side."""
 
-    def __init__(self, groups: Sequence[Client]) -> None:
+    def __init__(self, groups: Sequence[Participants]) -> None:
         self.group: Ints = np.repeat(np.arange(len(groups)), [g.count for g in groups])
         self.count = len(self.group)
 

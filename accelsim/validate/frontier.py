@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from accelsim.core.paths import data_folder
 from accelsim.engine.confidential import confidential_query
 from accelsim.engine.training import training_bill
-from accelsim.serving.federated import Client, federated
+from accelsim.serving.federated import Participants, federated
 from accelsim.serving.federated_round import expected_kth_s
 from accelsim.techniques.federation import SecureAggregation
 from accelsim.validate.table import Table
@@ -101,7 +101,7 @@ def _expansion(row: Row) -> dict[str, float]:
 
 def _straggler(row: Row) -> dict[str, float]:
     devices, accept = _settings(row).values()
-    client = Client("device", devices, step_s=1.0, cv=1.0)
+    client = Participants("device", devices, step_s=1.0, cv=1.0)
     mean = federated(client, parameters=1, accept=accept, rounds=ROUNDS).summary["round_mean_s"]
     exact = expected_kth_s(1.0, devices, accept)
     return {"predicted": mean, "published_low": exact, "published_high": exact}

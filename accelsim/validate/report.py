@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from accelsim.core.errors import RequestError, did_you_mean
@@ -61,9 +62,10 @@ def collect(part: str, deepbench_path: Path | None = None, rows_to: Path | None 
 
         return techniques()
     if part == "serving":
+        from accelsim.validate.llm_report import tables as language_models
         from accelsim.validate.serving import tables as serving
 
-        return serving()
+        return chain(serving(), language_models())
     if part == "frontier":
         from accelsim.validate.frontier import tables as frontier
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from accelsim.core.errors import RequestError
 from accelsim.serving.arrivals import Poisson
 from accelsim.serving.batching import NoBatching
 from accelsim.serving.beside import beside
-from accelsim.serving.federated import Client, federated
+from accelsim.serving.federated import Participants, federated
 from accelsim.serving.federated_round import expected_kth_s
 from accelsim.serving.service import ExponentialService, LinearService
 from accelsim.techniques.federation import Compression, SecureAggregation
@@ -23,7 +22,7 @@ from accelsim.techniques.federation import Compression, SecureAggregation
 @st.composite
 def rounds(draw):
     groups = [
-        Client(
+        Participants(
             f"kind {i}",
             draw(st.integers(1, 12)),
             step_s=draw(st.sampled_from([0.5, 1.0, 3.0])),
@@ -75,32 +74,31 @@ def test_engines_agree_and_no_update_is_lost(case):
 def test_stragglers_follow_the_order_statistics_of_the_exponential(n, k):
     many = 800
     found = federated(
-        Client("phone", n, step_s=2.0, cv=1.0), parameters=1, accept=k, rounds=many, seed=3
+        Participants("phone", n, step_s=2.0, cv=1.0), parameters=1, accept=k, rounds=many, seed=3
     ).summary
     # Var of the k-th of n exponentials: mean^2 sum 1 / i^2
     spread = 2.0 * math.sqrt(sum(1 / i**2 for i in range(n - k + 1, n + 1)) / many)
     assert abs(found["round_mean_s"] - expected_kth_s(2.0, n, k)) < 4 * spread + 1e-6
 
 
-def test_a_round_of_a_thousand_devices_is_fast_on_both_engines():
+def test_a_round_of_a_thousand_devices_is_the_same_on_both_engines():
     groups = [
-        Client("a", 600, 1.0, 2.0, 1e7, 1e6, availability=0.9, dropout=0.1, cv=0.5),
-        Client("b", 400, 4.0, 9.0, 1e6, 1e5, availability=0.8, dropout=0.2, cv=1.0),
+        Participants("a", 600, 1.0, 2.0, 1e7, 1e6, availability=0.9, dropout=0.1, cv=0.5),
+        Participants("b", 400, 4.0, 9.0, 1e6, 1e5, availability=0.8, dropout=0.2, cv=1.0),
     ]
-    rows = []
-    for engine in ("arrays", "simpy"):
-        start = time.perf_counter()
-        rows.append(federated(groups, parameters=10**6, deadline_s=120, engine=engine).rows)
-        assert time.perf_counter() - start < 2
-    assert rows[0] == rows[1]
+    arrays, events = (
+        federated(groups, parameters=10**6, deadline_s=120, engine=engine).rows
+        for engine in ("arrays", "simpy")
+    )
+    assert arrays == events
 
 
 def test_a_round_of_a_thousand_simulated_devices_with_masks():
+    model = "mobilenet-v2"
     groups = [
-        Client.of("mobilenet-v2", "jetson-orin", count=300, batch=8, uplink_bytes_per_s=2e6, cv=0.3),
-        Client.of("mobilenet-v2", "zcu104-dpu", count=700, batch=8, uplink_bytes_per_s=1e6, dropout=0.1),
+        Participants.of(model, "jetson-orin", count=300, batch=8, uplink_bytes_per_s=2e6, cv=0.3),
+        Participants.of(model, "zcu104-dpu", count=700, batch=8, uplink_bytes_per_s=1e6, dropout=0.1),
     ]
-    start = time.perf_counter()
     found = federated(
         groups,
         parameters=3_504_872,
@@ -109,7 +107,6 @@ def test_a_round_of_a_thousand_simulated_devices_with_masks():
         compression=Compression(8),
         secure=SecureAggregation(group=50),
     )
-    assert time.perf_counter() - start < 2
     assert found.rows[0]["accepted"] == 800
     assert any("int8" in note for note in found.notes)
     assert list(found.devices["name"]) == ["jetson-orin", "zcu104-dpu"]
@@ -118,13 +115,15 @@ def test_a_round_of_a_thousand_simulated_devices_with_masks():
 
 
 def test_no_device_there_makes_an_empty_round_that_fails():
-    found = federated(Client("rare", 2, 1.0, availability=1e-9), parameters=10)
+    found = federated(Participants("rare", 2, 1.0, availability=1e-9), parameters=10)
     row = found.rows[0]
     assert (row["selected"], row["round_s"], row["failed"]) == (0, 0, True)
 
 
 def test_deterministic_round_by_hand():
-    client = Client("d", 4, 0.5, 3.0, downlink_bytes_per_s=400, uplink_bytes_per_s=100, radio_j_per_byte=0.01)
+    client = Participants(
+        "d", 4, 0.5, 3.0, downlink_bytes_per_s=400, uplink_bytes_per_s=100, radio_j_per_byte=0.01
+    )
     found = federated(client, parameters=100, local_steps=4, compression=Compression(8))
     row = found.rows[0]
     assert row["wait_s"] == pytest.approx(400 / 400 + 4 * 0.5 + 100 / 100)
@@ -134,13 +133,13 @@ def test_deterministic_round_by_hand():
         "1 rounds of 4 devices: mean 4 s, p95 4 s",
         "updates: 4 accepted, 0 late, 0 dropped, 0 discarded",
     ]
-    slower = federated(Client("d", 4, 0.5, 3.0, share=0.25), parameters=100, local_steps=4)
+    slower = federated(Participants("d", 4, 0.5, 3.0, share=0.25), parameters=100, local_steps=4)
     assert slower.rows[0]["wait_s"] == pytest.approx(8.0)
     assert slower.energy_j == pytest.approx(12.0)  # longer, not more work
 
 
 def test_over_selection_shortens_rounds_and_makes_late_updates():
-    client = Client("phone", 100, 1.0, cv=1.0)
+    client = Participants("phone", 100, 1.0, cv=1.0)
     all_of = federated(client, parameters=10, rounds=50).summary
     most = federated(client, parameters=10, accept=90, rounds=50).summary
     assert most["round_mean_s"] < all_of["round_mean_s"]
@@ -196,7 +195,7 @@ def test_training_that_leaves_too_little_of_a_device_is_called_unstable():
 
 
 def test_a_client_of_a_simulated_device_trains_as_long_as_its_passes():
-    client = Client.of("mobilenet-v2", "jetson-orin", count=3, batch=4, cv=0.0)
+    client = Participants.of("mobilenet-v2", "jetson-orin", count=3, batch=4, cv=0.0)
     found = federated(client, parameters=3_504_872, local_steps=10)
     assert client.name == "jetson-orin"
     assert found.rows[0]["wait_s"] == pytest.approx(10 * client.step_s, rel=1e-6)
@@ -207,15 +206,15 @@ def test_a_client_of_a_simulated_device_trains_as_long_as_its_passes():
     ("call", "words"),
     [
         (lambda: federated([], parameters=1), "no client"),
-        (lambda: Client("x", 0, 1.0), "0 devices"),
-        (lambda: Client("x", 1, 0.0), "step_s must be positive"),
-        (lambda: Client("x", 1, 1.0, dropout=1.0), "dropout of 1.0"),
-        (lambda: Client("x", 1, 1.0, availability=0.0), "availability 0.0"),
-        (lambda: federated(Client("x", 2, 1.0), parameters=0), "parameters 0"),
-        (lambda: federated(Client("x", 2, 1.0), parameters=1, select=3), "there are 2"),
-        (lambda: federated(Client("x", 2, 1.0), parameters=1, accept=3), "accepts 3 updates of 2"),
-        (lambda: federated(Client("x", 2, 1.0), parameters=1, deadline_s=0), "deadline of 0"),
-        (lambda: federated(Client("x", 2, 1.0), parameters=1, engine="ns3"), "unknown engine"),
+        (lambda: Participants("x", 0, 1.0), "0 devices"),
+        (lambda: Participants("x", 1, 0.0), "step_s must be positive"),
+        (lambda: Participants("x", 1, 1.0, dropout=1.0), "dropout of 1.0"),
+        (lambda: Participants("x", 1, 1.0, availability=0.0), "availability 0.0"),
+        (lambda: federated(Participants("x", 2, 1.0), parameters=0), "parameters 0"),
+        (lambda: federated(Participants("x", 2, 1.0), parameters=1, select=3), "there are 2"),
+        (lambda: federated(Participants("x", 2, 1.0), parameters=1, accept=3), "accepts 3 updates of 2"),
+        (lambda: federated(Participants("x", 2, 1.0), parameters=1, deadline_s=0), "deadline of 0"),
+        (lambda: federated(Participants("x", 2, 1.0), parameters=1, engine="ns3"), "unknown engine"),
         (lambda: beside(LinearService(1.0), arrivals=Poisson(1.0), share=1.0), "share 1.0"),
         (lambda: beside(LinearService(1.0), arrivals=Poisson(1.0), share=0.5, busy=2.0), "busy 2.0"),
         (lambda: Compression(0), "0 bits"),
@@ -223,7 +222,7 @@ def test_a_client_of_a_simulated_device_trains_as_long_as_its_passes():
         (lambda: SecureAggregation(1), "group of 1"),
         (
             lambda: federated(
-                Client("x", 2, 1.0),
+                Participants("x", 2, 1.0),
                 parameters=9,
                 compression=Compression(8, 0.1),
                 secure=SecureAggregation(),
