@@ -33,6 +33,7 @@ from accelsim.hardware.energy import PARTS, reasons
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
 from accelsim.hardware.stacks import stacks
+from accelsim.techniques import accuracy
 from accelsim.techniques.parallel import Parallel, shard, stages
 from accelsim.techniques.precision import nearest_supported, own_precision, widened, with_precision
 from accelsim.techniques.pruning import notes as pruning_notes
@@ -176,7 +177,8 @@ def simulate(
         parts = tuple(_part(architecture, stage, device, options) for stage in stages(shared, split.pipeline))
     except InfeasibleError as error:
         return replace(error.outcome, request=request)
-    return _result(parts, split, graph, request, batch, seed, notes)
+    known = accuracy.of_run(graph, own_precision(graph), formats, sparsity)
+    return _result(parts, split, graph, request, batch, seed, notes, known)
 
 
 def _part(architecture: Architecture, graph: Graph, device: Any, options: Options) -> Part:
@@ -250,10 +252,6 @@ def _default_precision(graph: Graph, supported: tuple[str, ...], device: Device,
     return chosen
 
 
-# -- the answer
-# -----------------------------------------------------------------------------------------------------
-
-
 def _result(
     parts: tuple[Part, ...],
     split: Parallel,
@@ -262,6 +260,7 @@ def _result(
     batch: int,
     seed: int,
     notes: list[str],
+    known: accuracy.Accuracy,
 ) -> Result:
     program = parts[0].program
     device: Any = program.device
@@ -281,7 +280,7 @@ def _result(
         missing["usd_per_million_items"] = f"{device.name} has no hourly price"
     if not all(cost.stalls_s for part in parts for cost in part.costs):
         missing["stall_s"] = f"the model of {device.kind} devices does not divide the time of a kernel"
-    missing["accuracy_pct"] = "no measured accuracy for this model and precision is at hand"
+    missing.update(known.missing)
     summary: dict[str, Any] = {
         **request,
         "status": "ok",
@@ -307,7 +306,7 @@ def _result(
         "usd_per_million_items": math.nan
         if hourly is None
         else hourly * split.devices / 3600 / throughput * 1e6,
-        "accuracy_pct": math.nan,
+        **known.summary,
         "assumed_numbers": len(device.assumed),
         "hardware_numbers": len(device.numbers),
         "fidelity": program.options.fidelity,
@@ -326,6 +325,7 @@ def _result(
         lambda: [row for index, part in enumerate(parts) for row in _rows(part, _label(parts, index))],
         lambda: _segments(parts, timed),
         request,
+        tuple(part.program for part in parts),
     )
 
 
@@ -461,7 +461,7 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
                 "bound": cost.bound,
                 "flops": kernel.flops * times,
                 "vector_ops": sum(op.work.vector_ops for op in kernel.ops) * times,
-                "dram_bytes": cost.bytes_by_level["dram"] * times,
+                **{f"{level}_bytes": size * times for level, size in cost.bytes_by_level.items()},
                 "compulsory_bytes": kernel.bytes_compulsory * times,
                 "cycles_compute": cost.cycles_compute,
                 "cycles_memory": cost.cycles_memory,

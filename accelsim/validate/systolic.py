@@ -43,6 +43,8 @@ _ROLES = {
     "view, and TPU v1's assumed vector layers were edited once after a first score. SqueezeNet became the "
     "paper's network with the Edge TPU's errors in view, for the reason beside `_EDGE_NETWORKS`.",
     "calibration": "A constant of the device was chosen on these; shown, not scored.",
+    "trade-off": "A published comparison of designs, reproduced by changing the array; the order must "
+    "agree. Weights in whole tiles came from its source, with this chip's other figures in view.",
     "vendor estimate": "The vendor's own estimates, not silicon.",
 }
 
@@ -153,6 +155,19 @@ def _tpu_v1() -> Iterator[tuple[tuple[str, str], float]]:
         yield (name, "non_matrix"), 100.0 * (each["drain"] + each["other"]) / total
         # Waiting for the results of the layer before shows as the drain of its pipeline.
         yield (name, "RAW_stall"), 100.0 * each["drain"] / total
+    for size in (256, 512):
+        larger = device.replace(**{"array.rows": size, "array.cols": size})
+        yield ("LSTM1 product 600x600", f"time on a {size}x{size} array"), 1e6 * _tile_study(larger)
+
+
+def _tile_study(device: Any) -> float:
+    """Time of one 600 x 600 product in a chain of them, activations on chip [s]."""
+    b = GraphBuilder("LSTM1 products", "int8")
+    x = b.input("x", 1, 600)
+    for _ in range(3):
+        x = b.linear(x, 600, bias=False)
+    result: Any = simulate(b.build(), device, batch=96, precision="int8")
+    return float(result.ops["latency_s"].iloc[1])
 
 
 # -- Eyeriss
