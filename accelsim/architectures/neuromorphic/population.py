@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from accelsim.architectures.fusion import Group, fuse
-from accelsim.architectures.neuromorphic.coding import Coding
+from accelsim.architectures.neuromorphic.coding import INPUT, Coding
+from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import InfeasibleError
 from accelsim.hardware.schema import NeuromorphicDevice
 from accelsim.workload.graph import Graph, Op, Tensor
 
 _FOLDED = frozenset({"activation", "batch_norm", "quantize", "dequantize", "cast", "multi_threshold"})
-_READOUT = frozenset({"softmax", "topk", "reduce", "dequantize", "cast"})
+_READOUT = frozenset({"softmax", "topk", "dequantize", "cast"})
 _PRODUCTS = frozenset({"conv", "matmul"})
 _SUMS = frozenset({"add", "sub", "sum", "mean"})
 _SPIKING = frozenset(
@@ -131,6 +132,8 @@ def convert(graph: Graph, coding: Coding, device: NeuromorphicDevice) -> Spiking
     ------
     InfeasibleError
         ``operator``, ``precision`` or ``coding``.
+    RequestError
+        A rate of a layer that is none.
     """
     if coding.graded and not device.cores.graded:
         raise InfeasibleError(
@@ -164,24 +167,20 @@ def convert(graph: Graph, coding: Coding, device: NeuromorphicDevice) -> Spiking
         raise InfeasibleError(
             "operator", "a layer of neurons", f"{graph.name} has none", f"kinds: {', '.join(KINDS)}"
         )
-    unknown = {name for name, _ in coding.rates} - {p.name for p in populations} - {"input"}
-    if unknown:
-        raise InfeasibleError(
-            "coding",
-            f"a layer '{sorted(unknown)[0]}' for its firing rate",
-            ", ".join(p.name for p in populations[:8]),
-            "name layers of the graph, or 'input'",
-        )
+    layers = [p.name for p in populations] + [INPUT]
+    for name, _ in coding.rates:
+        if name not in layers:
+            raise RequestError(f"no layer '{name}' of {graph.name} fires", hint=did_you_mean(name, layers))
     entering = sum(t.elements for t in graph.inputs)
     leaving = populations[-1].neurons
-    return Spiking(tuple(populations), entering, coding.per_step("input"), leaving, tuple(read_out))
+    return Spiking(tuple(populations), entering, coding.per_step(INPUT), leaving, tuple(read_out))
 
 
 def _is_readout(group: Group, last: set[str], groups: tuple[Group, ...]) -> bool:
     """Ops that only shape the answer run on the host: what they write is an output of the graph."""
     if group.anchor.kind not in _READOUT or len(group.after) == 0:
         return False
-    return all(t.name in last for op in group.ops[-1:] for t in op.outputs) and group.anchor.kind != "reduce"
+    return all(t.name in last for op in group.ops[-1:] for t in op.outputs)
 
 
 def _check(group: Group, coding: Coding, device: NeuromorphicDevice) -> None:
@@ -257,5 +256,12 @@ def _population(
 
 
 def _home(t: Tensor, home: dict[str, int]) -> int:
-    """Population that spikes for a tensor; views (parts of a fused product) count as the input does."""
-    return home.get(t.name, -1)
+    """Population that spikes for a tensor; -1 is the input."""
+    if t.name not in home:
+        raise InfeasibleError(
+            "operator",
+            f"spiking neurons behind a part of a tensor ('{t.name}')",
+            "whole tensors between layers",
+            "run this model on a GPU, a systolic device or an FPGA",
+        )
+    return home[t.name]

@@ -148,6 +148,22 @@ def test_what_no_core_holds(changes: dict, need: str, have: str) -> None:
     assert (found.need, found.have) == (need, have)
 
 
+def test_a_network_of_truenorth_follows_its_tick() -> None:
+    result = ax.simulate(perceptron(256, 256, 10), "truenorth", precision="int1", fidelity="event")
+    assert result.summary["throughput_per_s"] == pytest.approx(1 / 16e-3, rel=0.01)
+    events = 16 * 0.1 * (256 * 256 + 256 * 10)
+    assert result.energy_parts["mac"] + result.energy_parts["sram"] == pytest.approx(events * 26e-12)
+
+
+def test_a_part_of_a_tensor_has_no_neurons() -> None:
+    b = ax.GraphBuilder("parts", "int8")
+    left, _ = b.views(b.linear(b.input("x", 1, 16), 32), 2)
+    b.linear(left, 4)
+    found = ax.simulate(b.build(), "loihi")
+    assert found.reason == "operator"
+    assert "part of a tensor" in found.need
+
+
 def test_what_has_no_spiking_form_is_named() -> None:
     found = ax.simulate("bert-base", "loihi")
     assert found.reason == "operator"
@@ -177,8 +193,8 @@ def test_bad_codings(coding: dict, match: str) -> None:
 def test_codings_belong_to_spiking_devices() -> None:
     with pytest.raises(RequestError, match="only devices of spiking neurons"):
         ax.simulate("resnet50", "t4", coding={"steps": 4})
-    found = ax.simulate(perceptron(8, 4), "loihi", coding={"rates": {"fc9": 0.1}})
-    assert found.reason == "coding"
+    with pytest.raises(RequestError, match="no layer 'fc9' of perceptron fires; did you mean fc1"):
+        ax.simulate(perceptron(8, 4), "loihi", coding={"rates": {"fc9": 0.1}})
     with pytest.raises(ConfigError):
         ax.load_hardware("loihi").replace(**{"coding.steps": 0})
 
