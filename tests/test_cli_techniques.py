@@ -59,3 +59,15 @@ def test_mistakes_are_one_line(arguments, named):
         run(*arguments)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_explanations_and_training_steps():
+    found = json.loads(run("explain", "resnet18", "-d", "t4", "--steps", "5", "--json"))
+    assert found["passes"] == 5
+    assert found["slowdown"] > 5
+    assert "passes" in run("explain", "resnet18", "-d", "t4", "--steps", "5")
+    step = json.loads(run("train", "resnet18", "-d", "t4", "-b", "8", "-p", "fp16", "--json"))
+    plain = json.loads(run("run", "resnet18", "-d", "t4", "-b", "8", "-p", "fp16", "--json"))[0]
+    assert step["latency_s"] > 2 * plain["latency_s"]
+    with pytest.raises(AccelsimError, match="saliency"):
+        run("explain", "resnet18", "-d", "t4", "--method", "salience")

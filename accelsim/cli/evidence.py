@@ -18,7 +18,10 @@ app = typer.Typer()
 @app.command()
 def validate(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="gpu, systolic, fpga; all when none is named.")
+        list[str] | None,
+        typer.Argument(
+            help="gpu, systolic, fpga, neuromorphic, techniques, serving, frontier; all by default."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report here (Markdown).")] = None,
     deepbench: Annotated[Path | None, typer.Option(help="A checkout of DeepBench, or its sheet.")] = None,

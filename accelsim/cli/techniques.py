@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,7 +99,7 @@ def distill(
     found = distilled(
         student, teacher, hardware, batch=items, precision=precision, phase=phase, context=context
     )
-    _tell(_column(found.summary), "", found.notes, found.summary, as_json)
+    _tell(tables.running_down(found.summary), "", found.notes, found.summary, as_json)
 
 
 @app.command()
@@ -123,7 +122,7 @@ def cascade(
         return
     told = f"pays above an acceptance of {found.break_even:.3g}"
     document = {**found.summary, "acceptance": found.acceptance, "break_even": found.break_even}
-    _tell(_column(found.summary), told, found.notes, document, as_json)
+    _tell(tables.running_down(found.summary), told, found.notes, document, as_json)
 
 
 @app.command()
@@ -149,7 +148,7 @@ def speculate(
         return
     rows = [dict(row) for row in found.rows]
     told = f"best: {found.best_draft} drafted tokens, {found.summary['speedup']:.3g} times as fast"
-    _tell(rows, told, found.notes, {"rows": rows, "best_draft": found.best_draft}, as_json)
+    _tell(tables.text(rows), told, found.notes, {"rows": rows, "best_draft": found.best_draft}, as_json)
 
 
 @app.command()
@@ -169,7 +168,9 @@ def sensitivity(
     formats = axis("precision", precision) or ["int8"]
     found = measured(model, formats, samples=samples, seed=seed, dims=dims(dim) or None)
     rows = records(found.frame)
-    _tell(rows, repr(found), found.notes, {"rows": rows, "provenance": found.provenance}, as_json)
+    _tell(
+        tables.text(rows), repr(found), found.notes, {"rows": rows, "provenance": found.provenance}, as_json
+    )
 
 
 @app.command()
@@ -204,18 +205,7 @@ def mixed(
         return
     rows = records(found.compared)
     document = {"plan": found.plan.name, "choice": found.choice, "error": found.error, "plans": rows}
-    _tell(rows, repr(found), found.notes, document, as_json)
-
-
-def _column(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """A single row as a table that runs down."""
-    return [{"name": name, "value": _text(value)} for name, value in summary.items()]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return "unknown" if math.isnan(value) else f"{value:.4g}"
-    return str(value)
+    _tell(tables.text(rows), repr(found), found.notes, document, as_json)
 
 
 def _infeasible(outcome: Any, as_json: bool) -> None:
@@ -225,11 +215,11 @@ def _infeasible(outcome: Any, as_json: bool) -> None:
         typer.echo(str(outcome))
 
 
-def _tell(rows: list[dict[str, Any]], told: str, notes: Any, document: Any, as_json: bool) -> None:
+def _tell(table: str, told: str, notes: Any, document: Any, as_json: bool) -> None:
     if as_json:
         emit(document)
         return
-    typer.echo(tables.text(rows))
+    typer.echo(table)
     for line in (told, *(f"note: {note}" for note in notes)):
         if line:
             typer.echo(line)

@@ -60,6 +60,11 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+def running_down(summary: Mapping[str, Any]) -> str:
+    """One row as a table that runs down."""
+    return text([{"name": name, "value": _cell(value)} for name, value in summary.items()])
+
+
 def outcomes(summaries: Sequence[Mapping[str, Any]]) -> str:
     """Runs side by side; an infeasible one says why."""
     rows = []
