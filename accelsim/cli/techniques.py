@@ -42,12 +42,9 @@ def batch(
     curve = batch_curve(model, hardware, precision=precision, phase=phase, context=context, **chosen)
     shown = ("batch", "latency_s", "throughput_per_s", "memory_bytes", "energy_per_item_j", "bound", "reason")
     rows = [{name: row.get(name, "") for name in shown} for row in curve.rows]
-    told = (
-        f"knee: batch {curve.knee()} has 90 % of the highest throughput; gain over one item {curve.gain:.3g}"
-    )
-    _tell(
-        rows, told, curve.notes, {"rows": list(curve.rows), "knee": curve.knee(), "gain": curve.gain}, as_json
-    )
+    told = f"knee: batch {curve.knee()} has 90 % of the highest throughput; the batch gains {curve.gain:.3g}"
+    document = {"rows": list(curve.rows), "knee": curve.knee(), "gain": curve.gain}
+    _tell(tables.text(rows), told, curve.notes, document, as_json)
 
 
 @app.command()
