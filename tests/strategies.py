@@ -83,3 +83,35 @@ def spiking(draw: st.DrawFn) -> Graph:
 
 
 graphs = st.one_of(convolutional(), transformers())
+
+
+def random_study(points: int) -> ax.Study:
+    """A study of many points, its numbers drawn at random."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(1)
+    latency = rng.lognormal(-6, 1.5, points)
+    bad = rng.random(points) < 0.1
+    numbers = {
+        "latency_s": latency,
+        "latency_low_s": 0.8 * latency,
+        "latency_high_s": 1.3 * latency,
+        "throughput_per_s": 8 / latency,
+        "energy_per_item_j": rng.lognormal(-4, 1, points),
+        "power_w": rng.lognormal(5, 0.3, points),
+        "usd_per_million_items": rng.lognormal(-3, 1, points),
+    }
+    reasons = {"reason": "memory", "need": "99 GB", "have": "16 GB", "hint": "use a smaller batch"}
+    frame = pd.DataFrame(
+        {
+            "workload": "resnet18",
+            "hardware": rng.choice(["a100-sxm", "t4", "h100-sxm", "l4", "tpu-v4", "gemmini"], points),
+            "batch": 2 ** rng.integers(0, 10, points),
+            "precision": rng.choice(["fp16", "int8", "bf16"], points),
+            "status": np.where(bad, "infeasible", "ok"),
+            **{name: np.where(bad, text, None) for name, text in reasons.items()},
+            **{name: np.where(bad, np.nan, values) for name, values in numbers.items()},
+        }
+    )
+    return ax.Study(frame, ("hardware", "batch", "precision"))

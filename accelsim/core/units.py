@@ -159,10 +159,10 @@ def column_unit(name: str) -> tuple[str, str]:
     >>> column_unit("energy_per_item_j")
     ('energy per item', 'J')
     >>> column_unit("usd_per_million_items")
-    ('price', 'USD/10⁶ items')
+    ('price', 'USD/million items')
     """
     if name.startswith("usd_per_"):
-        return "price", "USD/" + name.removeprefix("usd_per_").replace("million_", "10⁶ ").replace("_", " ")
+        return "price", "USD/" + name.removeprefix("usd_per_").replace("_", " ")
     if name == "flops":
         return "arithmetic", "FLOP"
     if name == "mac_utilisation":

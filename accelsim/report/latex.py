@@ -29,7 +29,7 @@ ROWS = 500
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "⁶": r"\textsuperscript{6}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
 _UNITS = {
     "s": r"\second", "J": r"\joule", "W": r"\watt", "B": r"B", "B/s": r"B\per\second", "Hz": r"\hertz",

@@ -192,6 +192,8 @@ def _explored(study: Study, held: pd.DataFrame, wanted: tuple[str, str]) -> tupl
     known = held.dropna(subset=[n for n in wanted if n in held.columns]) if len(held) else held
     if not len(known):
         return _section("Trade-off", "<p>No feasible point has both objectives: nothing to draw.</p>"), {}
+    unknown = len(held) - len(known)
+    lost = f"{unknown:,} feasible points without {label(x)} or {label(y)} are not drawn." if unknown else ""
     known = known.reset_index(drop=True)
     front = nondominated(oriented(known[[x, y]].to_numpy(float), wanted))
     shown, cut = thinned(known.assign(_front=front), DRAWN, front)
@@ -202,16 +204,17 @@ def _explored(study: Study, held: pd.DataFrame, wanted: tuple[str, str]) -> tupl
     rows_ = records(shown)
     data: dict[str, Any] = {
         "columns": names,
+        "labels": [label(n) for n in names],
         "numeric": [rows[n].dtype.kind in "fiu" for n in names],
         "rows": [list(row.values()) for row in records(rows)],
         "front": [i for i, is_front in enumerate(front.tolist()) if is_front],
         "codes": [code(row) for row in rows_],
         "objectives": list(wanted),
         "maximised": maximised(x),
-        "figures": {"pareto": interactive.pareto(shown, front, x, y, names)},
+        "figures": {"pareto": interactive.pareto(shown, front, x, y)},
     }
     body = [
-        f"<p class=soft>{escape(cut)}</p>" if cut else "",
+        *(f"<p class=soft>{escape(said)}</p>" for said in (cut, lost) if said),
         "<p class=screen>Drag over the chart to select points for the table; click a point or a line for the "
         "code that repeats it.</p><div id=pareto class=figure></div>",
         _table(names),

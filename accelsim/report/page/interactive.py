@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from accelsim.core.frames import records
 from accelsim.core.units import si
 from accelsim.explore.pareto import maximised
 from accelsim.report.plots.batch import band, best
@@ -25,20 +24,11 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 Figure = dict[str, Any]
 
 
-def text(value: Any) -> str:
-    """A value as hover text: plotly reads a little HTML, so it is escaped."""
-    if isinstance(value, float):
-        return "unknown" if math.isnan(value) else si(value, "", 4).strip()
-    return escape(str(value))
+def pareto(shown: pd.DataFrame, front: Any, x: str, y: str) -> Figure:
+    """Points by device, the front as steps with its error intervals; ``customdata`` is the row's place.
 
-
-def hover(row: dict[str, Any], names: Sequence[str]) -> str:
-    head = " ".join(text(row[n]) for n in ("workload", "hardware") if n in row)
-    return "<br>".join([f"<b>{head}</b>", *(f"{escape(label(n))}: {text(row[n])}" for n in names)])
-
-
-def pareto(shown: pd.DataFrame, front: Any, x: str, y: str, names: Sequence[str]) -> Figure:
-    """Points by device, the front as steps with its error intervals; ``customdata`` is the row's place."""
+    The page's script writes the hover texts from the rows.
+    """
     data: list[Any] = []
     counts = shown["hardware"].value_counts()
     named = list(counts.index[:GROUPS])
@@ -55,7 +45,6 @@ def pareto(shown: pd.DataFrame, front: Any, x: str, y: str, names: Sequence[str]
                 "x": part[x].tolist(),
                 "y": part[y].tolist(),
                 "customdata": part.index.tolist(),
-                "text": [hover(row, names) for row in records(part)],
                 "hoverinfo": "text",
                 "marker": {
                     "color": "#888888" if grey else PALETTE[i],

@@ -62,7 +62,9 @@
       place.style.height = "auto";
       return null;
     }
-    Plotly.react(place, inked(figure.data), layout(figure),
+    const data = inked(figure.data);
+    for (const trace of data) if (trace.customdata) trace.text = trace.customdata.map(hover);
+    Plotly.react(place, data, layout(figure),
       { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage"] });
     figures[id] = place;
     return place;
@@ -78,6 +80,13 @@
     const size = Math.abs(value);
     if (value === 0 || (size >= 0.01 && size < 1e5)) return String(Number(value.toPrecision(4)));
     return value.toExponential(3);
+  }
+
+  // Plotly reads a little HTML in hover texts, so what comes from the study is escaped.
+  function hover(i) {
+    const line = (value, c) => `${study.labels[c]}: ${show(value, c)}`;
+    const text = study.rows[i].map(line).join("\n");
+    return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\n/g, "<br>");
   }
 
   function table() {
@@ -180,7 +189,8 @@
     const place = draw("pareto");
     if (place) {
       place.on("plotly_selected", (event) => {
-        if (event && event.points) select(event.points.map((p) => p.customdata).filter((i) => i !== undefined));
+        const places = event && event.points ? event.points.map((p) => p.customdata).filter((i) => i !== undefined) : [];
+        select(places.length ? places : null);
       });
       place.on("plotly_deselect", () => select(null));
       place.on("plotly_click", (event) => {

@@ -73,7 +73,7 @@ def fifos(result: Result | Infeasible, *, ax: Any = None, width: str | float = "
         )
         axes.set_yticks(
             places,
-            [f"{short(r['writer'], 14)} → {short(r['reader'], 14)}" for r in kept],
+            [f"{short(r['writer'], 14)} to {short(r['reader'], 14)}" for r in kept],
             fontsize="xx-small",
         )
         axes.set_xscale("symlog", base=2, linthresh=32)

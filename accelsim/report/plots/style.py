@@ -193,7 +193,7 @@ def save(ax: Any, path: str | Path, dpi: float = 300.0) -> Path:
         settings["pgf.texsystem"] = _tex(path)
         from matplotlib.backends.backend_pgf import LatexError
 
-        failures = (LatexError,)
+        failures = (LatexError, ValueError)  # at its start, and at a text that it does not know
     try:
         with matplotlib().rc_context(settings):
             getattr(ax, "figure", ax).savefig(
@@ -274,7 +274,7 @@ def engineering(axis: Any, unit: str) -> None:
     """Ticks with SI prefixes: ``10 ms``; a short logarithmic axis has ticks at 1, 2 and 5."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    axis.set_major_formatter(EngFormatter(unit=unit, sep="\u2009"))
+    axis.set_major_formatter(EngFormatter(unit=unit))
     if axis.get_scale() != "log":
         return
     axis.set_minor_formatter(NullFormatter())
