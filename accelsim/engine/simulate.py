@@ -20,6 +20,7 @@ from accelsim.architectures.base import (
     Pipeline,
     Program,
 )
+from accelsim.architectures.neuromorphic.coding import coding_for
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.precision import PrecisionPlan, plan
@@ -34,12 +35,7 @@ from accelsim.hardware.spec import load_hardware
 from accelsim.hardware.stacks import stacks
 from accelsim.techniques import accuracy
 from accelsim.techniques.parallel import Parallel, shard, stages
-from accelsim.techniques.precision import (
-    nearest_supported,
-    own_precision,
-    widened,
-    with_precision,
-)
+from accelsim.techniques.precision import nearest_supported, own_precision, widened, with_precision
 from accelsim.techniques.pruning import notes as pruning_notes
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
@@ -83,6 +79,7 @@ def simulate(
     cold: bool = False,
     governor: bool = True,
     folding: Any = None,
+    coding: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Result | Infeasible:
     """Simulate one workload on one device.
@@ -119,6 +116,8 @@ def simulate(
     folding : path, sequence or mapping, optional
         How a streaming pipeline is folded: FINN's folding JSON, an hls4ml configuration, or (PE, SIMD) pairs
         of its matrix units; see `accelsim.architectures.fpga.designs.apply`. Without it a search decides.
+    coding : mapping, optional
+        How a network becomes spikes: ``code``, ``steps``, ``rates``. By default the device's.
     seed : int
         Of anything random; part of the stamp.
 
@@ -135,6 +134,7 @@ def simulate(
     device: Any = load_hardware(hardware)
     graph = load_workload(workload, dims=dims, phase=phase, context=context)
     options = replace(_options(fidelity, stack, sparsity, cold, governor), folding=_folding(folding, device))
+    options = replace(options, coding=coding_for(coding, device))
     split = Parallel.of(devices, parallel)
     architecture = architecture_of(device.kind)
     notes: list[str] = []
