@@ -101,8 +101,8 @@ def beside(
     model, hardware, arrivals, batching, **options
         See `accelsim.serving.serve.serve`.
     share : float
-        Of the device that training gets while it runs; the service gets the rest (`Participants.share` is that
-        number from the other side).
+        Of the device that training gets while it runs; the service gets the rest. `Participants.share` is
+        that number from the other side.
     busy : float
         Share of the time in which the device trains, 0 to 1: ``busy_pct`` of a federated run.
     precision : str, optional

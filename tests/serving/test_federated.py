@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -82,21 +81,23 @@ def test_stragglers_follow_the_order_statistics_of_the_exponential(n, k):
     assert abs(found["round_mean_s"] - expected_kth_s(2.0, n, k)) < 4 * spread + 1e-6
 
 
-def test_a_round_of_a_thousand_devices_is_fast_on_both_engines():
+def test_a_round_of_a_thousand_devices_is_the_same_on_both_engines():
     groups = [
         Participants("a", 600, 1.0, 2.0, 1e7, 1e6, availability=0.9, dropout=0.1, cv=0.5),
         Participants("b", 400, 4.0, 9.0, 1e6, 1e5, availability=0.8, dropout=0.2, cv=1.0),
     ]
-    rows = []
-    for engine in ("arrays", "simpy"):
-            rows.append(federated(groups, parameters=10**6, deadline_s=120, engine=engine).rows)
-        assert rows[0] == rows[1]
+    arrays, events = (
+        federated(groups, parameters=10**6, deadline_s=120, engine=engine).rows
+        for engine in ("arrays", "simpy")
+    )
+    assert arrays == events
 
 
 def test_a_round_of_a_thousand_simulated_devices_with_masks():
+    model = "mobilenet-v2"
     groups = [
-        Participants.of("mobilenet-v2", "jetson-orin", count=300, batch=8, uplink_bytes_per_s=2e6, cv=0.3),
-        Participants.of("mobilenet-v2", "zcu104-dpu", count=700, batch=8, uplink_bytes_per_s=1e6, dropout=0.1),
+        Participants.of(model, "jetson-orin", count=300, batch=8, uplink_bytes_per_s=2e6, cv=0.3),
+        Participants.of(model, "zcu104-dpu", count=700, batch=8, uplink_bytes_per_s=1e6, dropout=0.1),
     ]
     found = federated(
         groups,
