@@ -240,6 +240,22 @@ class _Request:
         """Traffic of a stage: its inputs and answers cross once."""
         return lambda runs, kernels: s.traffic(graph, self.batch, self.stack, runs, kernels)
 
+    def around(self, name: str, graph: Graph, reached: float, basis: str, plain: Result) -> _Stage:
+        """A stage of elementwise work; where the device has no such operator, the host's cores do it at the
+        rate of a memory copy.
+        """
+        try:
+            return self.stage(name, graph, reached, basis, precision=None)
+        except InfeasibleError as error:
+            if error.outcome.reason not in ("operator", "precision"):
+                raise
+        seal = seal_of(self.device)
+        size = graph.with_batch(self.batch).bytes_compulsory
+        t = size / seal.plain_bytes_per_s
+        run = _Run(t, t, t, t, t * plain.summary["power_static_w"] + size * seal.byte_j, 0.0)
+        words = "on the host: the device has no such operator; rate of a memory copy, assumed"
+        return _Stage(name, (run,), reached, words, lambda runs, kernels: s.Traffic(0.0, 0, 0))
+
     def stage(self, name: str, graph: Graph, reached: float, basis: str, **changes: Any) -> _Stage:
         """A stage of one run."""
         run = _Run.of(self.run(graph, self.batch, **changes))
@@ -333,7 +349,7 @@ def _stages(
         if screen.model is None:
             checks = s.validation_graph(graph)
             basis = "a graph of range checks"
-            yield request.stage(f"input validation{tail}", checks, reached, basis, precision=None)
+            yield request.around(f"input validation{tail}", checks, reached, basis, plain)
         else:
             detector = load_workload(screen.model)
             yield request.stage(f"detector{tail}", detector, reached, f"{detector.name}, simulated")
@@ -353,7 +369,7 @@ def _stages(
                 yield request.stage(f"member {member.name}", member, reached, "simulated")
         elif isinstance(m, s.OutputNoise):
             noise = s.noise_graph(graph)
-            yield request.stage("output noise", noise, reached, "one sum per output", precision=None)
+            yield request.around("output noise", noise, reached, "one sum per output", plain)
 
 
 def _passes(request: _Request, smoothing: s.Smoothing) -> Iterator[_Run]:

@@ -86,10 +86,11 @@ def _read() -> tuple[Protection, Mapping[str, Quantity]]:
 
 def seal_of(device: Device) -> Seal:
     """How a device's transfers are sealed: a card, an edge module, or a part behind a small host's bus."""
-    held = protection().sealed
-    if device.placement != ("edge",):
-        return held.card
-    return held.stick if device.kind == "systolic" else held.module  # type: ignore[attr-defined]
+    held, kind = protection().sealed, getattr(device, "kind", "")
+    edge = device.placement == ("edge",)
+    if kind == "neuromorphic" or (edge and kind == "systolic"):
+        return held.stick
+    return held.module if edge else held.card
 
 
 def multiplier_of(scheme: str) -> Multiplier:

@@ -78,6 +78,22 @@ def test_explained_quantised_and_confidential_on_an_edge_fpga_is_one_call():
     assert found.part("encrypted transfers").latency_s == pytest.approx(by_hand)
 
 
+@pytest.mark.parametrize("device", ["jetson-orin", "zcu104-dpu", "edge-tpu", "loihi"])
+def test_one_model_explained_and_private_on_four_kinds_of_device(device):
+    found = ax.compose(
+        "keyword-spotting",
+        device,
+        [ax.Screen(), ax.Confidential(), ax.OutputNoise()],
+        explain_with={"method": "kernel_shap", "steps": 16},
+        precision="int8",
+    )
+    assert found.summary["energy_per_item_j"] == pytest.approx(sum(p.energy_j for p in found.parts))
+    assert found.part("explanation").energy_j > found.part("model").energy_j
+    checks = found.part("input validation")
+    assert ("on the host" in checks.basis) == (device == "loihi")
+    assert checks.latency_s > 0
+
+
 def test_gradients_need_a_format_that_the_device_has():
     found = ax.compose("resnet18", "zcu104-dpu", explain_with="saliency", precision="int8")
     assert (found.feasible, found.reason) == (False, "precision")
