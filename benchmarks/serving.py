@@ -62,6 +62,10 @@ def figures() -> list[dict[str, object]]:
         rows.append({"what": f"{name}: kernel", "value": kernel, "unit": "requests/s", "target": 3e6})
         rows.append({"what": f"{name}: serve()", "value": whole, "unit": "requests/s", "target": None})
         rows.append({"what": f"{name}: simpy", "value": slow, "unit": "requests/s", "target": 2e4})
+    fleet = ax.Pool(ax.Replica(LAW, batching=ax.Greedy(8), count=4), balancer="least_outstanding")
+    traffic = ax.Poisson(3000).generate(READABLE)
+    several = READABLE / best_s(lambda: ax.serve_fleet(fleet, arrivals=traffic))
+    rows.append({"what": "fleet of 4, greedy: simpy", "value": several, "unit": "requests/s", "target": 2e4})
     rates = [100 + 40 * i for i in range(20)]
     sweep = best_s(lambda: curve(LAW, rates_per_s=rates, batching=ax.Triton(8), requests=100_000), 1)
     rows.append({"what": "p99 against rate, 20 x 100,000", "value": sweep, "unit": "s", "target": 3.0})

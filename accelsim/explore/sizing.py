@@ -180,6 +180,8 @@ def size_for(
     for candidate in _candidates(workload, hardware, precision, options):
         pay = _price(candidate, cost, prices_from, int(options.get("devices", 1)))
         rows += [_row(candidate, policy, trial, pay, most, sure) for policy in policies]
+    if not rows:
+        raise RequestError("there is nothing to choose from", hint="name hardware, and a way of batching")
     notes = []
     priced = [row for row in rows if row["status"] == "ok" and not math.isnan(row[OBJECTIVES[objective]])]
     if not priced and any(row["status"] == "ok" for row in rows):

@@ -140,6 +140,8 @@ def test_equal_seeds_give_equal_tables() -> None:
         ({"workload": "resnet50"}, "bring their own"),
         ({"hardware": ["l4"]}, "no workload"),
         ({"most": 0}, "at least 1 replica"),
+        ({"hardware": {}}, "nothing to choose from"),
+        ({"batching": []}, "nothing to choose from"),
     ],
 )
 def test_senseless_sizings_are_refused(changes, words: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -284,8 +285,8 @@ class FleetRun:
     # -- the clock
 
     def run(self, until_s: float = math.inf) -> None:
-        """Go on until every request has ended, or to a time."""
-        limit = until_s * 1e9
+        """Go on until every request has ended, nothing more can happen, or to a time."""
+        limit = min(until_s * 1e9, sys.float_info.max)
         step, peek = self.env.step, self.env.peek
         while self.left and peek() <= limit:
             step()

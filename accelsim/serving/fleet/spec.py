@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.serving.arrivals import Length
@@ -151,6 +152,19 @@ class Fleet:
             self._check_change(change)
         for fault in self.faults:
             self._check_fault(fault)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Fleet:
+        """The fleet of a YAML file; see `accelsim.serving.fleet.document` for its form.
+
+        Raises
+        ------
+        ConfigError
+            A key or kind that is not known, a missing or wrong value.
+        """
+        from accelsim.serving.fleet.document import read_fleet
+
+        return read_fleet(path)
 
     @property
     def places(self) -> dict[str, Place]:

@@ -212,6 +212,14 @@ def test_a_split_divides_the_traffic_and_a_canary_moves_it() -> None:
     assert abs(second[~early].mean() - 0.5) < 4 * np.sqrt(0.25 / 5000)
 
 
+def test_what_can_never_be_answered_is_in_flight() -> None:
+    """Three users cannot fill a batch of four."""
+    pool = ax.Pool(ax.Replica(ax.LinearService(0.01), batching=ax.StaticBatch(4)))
+    result = ax.serve_fleet(pool, arrivals=ax.ClosedLoop(3), requests=100)
+    assert result.summary["in_flight"] == 3
+    assert len(result.log.status) == 3
+
+
 def test_equal_stamps_name_equal_runs() -> None:
     def run(seed=3, requests=200, rate=500.0, count=2, law=None, **changes):
         law = law or ax.RandomService(ax.LinearService(0.004, 0.0005), 0.3)
