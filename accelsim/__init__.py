@@ -51,12 +51,30 @@ _PUBLIC = {
     "explorer": "accelsim.report.explorer.app",
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
+    "compose": "accelsim.explore.compose",
+    "confidential_query": "accelsim.engine.confidential",
+    "Screen": "accelsim.techniques.security",
+    "Smoothing": "accelsim.techniques.security",
+    "Vote": "accelsim.techniques.security",
+    "Confidential": "accelsim.techniques.security",
+    "Encrypted": "accelsim.techniques.security",
+    "OutputNoise": "accelsim.techniques.security",
+    "local_step": "accelsim.engine.training",
+    "training_bill": "accelsim.engine.training",
+    "federated": "accelsim.serving.federated",
+    "Participants": "accelsim.serving.federated",
+    "beside": "accelsim.serving.beside",
+    "Compression": "accelsim.techniques.federation",
+    "SecureAggregation": "accelsim.techniques.federation",
     "backward": "accelsim.workload.backward",
     "training_step": "accelsim.workload.backward",
     "explain": "accelsim.explore.explain",
+    "train": "accelsim.explore.training",
     "spike_rates": "accelsim.architectures.neuromorphic.spiking",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
+    "size_for": "accelsim.explore.sizing",
+    "Sizing": "accelsim.explore.sizing",
     "catalog": "accelsim.core.catalog",
     "Precision": "accelsim.core.precision",
     "Quantity": "accelsim.core.quantity",
@@ -181,23 +199,28 @@ if TYPE_CHECKING:
     from accelsim.core.outcome import Infeasible
     from accelsim.core.precision import Precision
     from accelsim.core.quantity import Quantity
+    from accelsim.engine.confidential import confidential_query
     from accelsim.engine.predict import predict_ops
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
+    from accelsim.engine.training import local_step, training_bill
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
+    from accelsim.explore.compose import compose
     from accelsim.explore.explain import explain
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision
     from accelsim.explore.mixed_plan import MixedPrecision
     from accelsim.explore.pairs import cascade, distill, speculative
     from accelsim.explore.search import Search, search
+    from accelsim.explore.sizing import Sizing, size_for
     from accelsim.explore.space import Space, linear, log, pow2
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study
     from accelsim.explore.sweep import sweep
     from accelsim.explore.tradeoff import Tradeoff, tradeoff
+    from accelsim.explore.training import train
     from accelsim.hardware.cost import CostModel
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
@@ -215,7 +238,9 @@ if TYPE_CHECKING:
         UniformLengths,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.beside import beside
     from accelsim.serving.ensemble import Ensemble, Stage
+    from accelsim.serving.federated import Participants, federated
     from accelsim.serving.fleet.admission import LatencyLimit, QueueLimit, TokenBucket
     from accelsim.serving.fleet.balancers import (
         LatencyAware,
@@ -261,7 +286,16 @@ if TYPE_CHECKING:
     from accelsim.serving.traces import Trace
     from accelsim.serving.triton import Triton
     from accelsim.techniques.accuracy import accuracy
+    from accelsim.techniques.federation import Compression, SecureAggregation
     from accelsim.techniques.pruning import Pruning, prune
+    from accelsim.techniques.security import (
+        Confidential,
+        Encrypted,
+        OutputNoise,
+        Screen,
+        Smoothing,
+        Vote,
+    )
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.backward import backward, training_step
     from accelsim.workload.builders.layers import GraphBuilder

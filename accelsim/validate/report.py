@@ -11,7 +11,7 @@ from accelsim.core.files import write_whole
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.validate.table import Table
 
-PARTS = ("gpu", "systolic", "fpga", "techniques", "serving")
+PARTS = ("gpu", "systolic", "fpga", "neuromorphic", "techniques", "serving", "frontier")
 
 _HEAD = """\
 # Validation
@@ -26,8 +26,10 @@ _TITLES = {
     "gpu": "GPUs",
     "systolic": "Systolic arrays",
     "fpga": "FPGAs",
+    "neuromorphic": "Neuromorphic chips",
     "techniques": "Techniques",
     "serving": "Serving",
+    "frontier": "Federated, private, secure",
 }
 
 
@@ -51,6 +53,10 @@ def collect(part: str, deepbench_path: Path | None = None, rows_to: Path | None 
         from accelsim.validate.systolic import tables as systolic
 
         return systolic()
+    if part == "neuromorphic":
+        from accelsim.validate.neuromorphic import tables as neuromorphic
+
+        return neuromorphic()
     if part == "techniques":
         from accelsim.validate.techniques import tables as techniques
 
@@ -60,6 +66,10 @@ def collect(part: str, deepbench_path: Path | None = None, rows_to: Path | None 
         from accelsim.validate.serving import tables as serving
 
         return chain(serving(), language_models())
+    if part == "frontier":
+        from accelsim.validate.frontier import tables as frontier
+
+        return frontier()
     from accelsim.validate.fpga import tables as fpga
 
     return fpga()

@@ -64,6 +64,7 @@ def spike_rates(
     code: str = "rate",
     steps: int = 64,
     threshold: float = THRESHOLD,
+    leak: float = 0.0,
 ) -> SpikeRun:
     """Convert a network, run it on inputs and measure its firing rates.
 
@@ -80,6 +81,8 @@ def spike_rates(
         Time steps of an item.
     threshold : float
         Of sigma-delta, as a share of a layer's largest value.
+    leak : float
+        Share of its potential that a neuron of the rate code loses in every step; 0 integrates all.
 
     Raises
     ------
@@ -92,6 +95,8 @@ def spike_rates(
         raise RequestError(f"{steps!r} time steps: an inference takes at least one")
     if not threshold > 0:
         raise RequestError(f"threshold {threshold!r} is not positive")
+    if not 0 <= leak < 1:
+        raise RequestError(f"leak {leak!r} is not in [0, 1)")
     x = np.asarray(inputs, np.float64)
     layers = _layers(graph, weights)
     if x.ndim < 2 or x.shape[1:] != graph.inputs[0].shape[1:] or not np.isfinite(x).all():
@@ -102,7 +107,7 @@ def spike_rates(
     last = neurons[-1]
     reference = values[last]
     if code == "rate":
-        counts = _spiking(graph, layers, x, scale, steps)
+        counts = _spiking(graph, layers, x, scale, steps, leak)
         rates = {name: float(np.abs(c).mean()) / steps for name, c in counts.items()}
         output = counts[last] / steps * scale[last]
     elif code == "ttfs":
@@ -232,6 +237,7 @@ def _spiking(
     x: Array,
     scale: Mapping[str, float],
     steps: int,
+    leak: float,
 ) -> dict[str, Array]:
     """Signed spikes of every neuron in all steps. A spike of a layer stands for its scale."""
     state: dict[str, Array] = {}
@@ -240,7 +246,7 @@ def _spiking(
     def fire(name: str, current: Array, signed: bool) -> Array:
         v = state.get(name)
         v = np.zeros(current.shape) if v is None else v
-        spikes = integrate(v, current, signed)
+        spikes = integrate(v, current, signed, leak)
         state[name] = v
         counts[name] = counts.get(name, np.zeros(current.shape)) + spikes
         return spikes * scale[name]
@@ -253,11 +259,12 @@ def _spiking(
     return counts
 
 
-def integrate(v: Array, current: Array, signed: bool) -> Array:
-    """One step of integrate-and-fire neurons that subtract what they fire; `v` is changed in place.
+def integrate(v: Array, current: Array, signed: bool, leak: float = 0.0) -> Array:
+    """One step of leaky integrate-and-fire neurons that subtract what they fire; `v` is changed in place.
 
     A neuron fires once a step when it reaches one; a signed one also fires minus one at minus one.
     """
+    v *= 1.0 - leak
     v += current
     spikes: Array = (v >= 1.0).astype(np.float64)
     if signed:

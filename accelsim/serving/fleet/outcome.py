@@ -155,9 +155,11 @@ class FleetResult(ServeResult):
         warmup: float = 0.0,
         offered_per_s: float = math.nan,
         slo_s: float | None = None,
+        bounds: Mapping[str, list[Request]] | None = None,
         request: Mapping[str, Any] | None = None,
     ) -> None:
         self._run = run
+        self._requests = requests
         self.pool_names = tuple(p.spec.name for p in run.pools)
         self.attempts = Attempts.of(run)
         log = _log(requests)
@@ -176,6 +178,7 @@ class FleetResult(ServeResult):
             offered_per_s=offered_per_s,
             slo_s=slo_s,
             notes=notes + self._unknown(),
+            bounds={end: _log(other) for end, other in (bounds or {}).items()},
             request=request,
         )
         self.summary["attempts"] = len(run.attempts)
@@ -226,13 +229,10 @@ class FleetResult(ServeResult):
     def _capacity(self) -> float:
         """The pool that is full first, with the replicas that it started with, or may grow to [1/s]."""
         found = [math.inf]
-        for pool, copies in zip(self._run.pools, self._run.copies):
-            if pool.spec.model is not None:
-                continue  # what share of the traffic it gets is not known beforehand
+        for pool, mean in zip(self._run.pools, self._run.calls_per_request(self._requests)):
             kinds = [(k, k.spec.count) for k in pool.kinds[: len(pool.spec.replicas)]]
             if pool.spec.autoscaler is not None:
                 kinds[0] = (kinds[0][0], pool.spec.autoscaler.most)
-            mean = float(np.mean(copies))
             if mean > 0:
                 found.append(sum(k.capacity_per_s * n for k, n in kinds) / mean)
         return min(found)

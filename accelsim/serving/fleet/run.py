@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accelsim.core.errors import RequestError
 from accelsim.serving.arrivals import ClosedLoop, Length
@@ -107,6 +108,22 @@ class FleetRun:
         number, self._servers = self._servers, self._servers + 1
         wires = self.wires[kind.spec.place.name]
         return Server(pool, kind, number, place, wires, self.draw(f"server {number}"))
+
+    def calls_per_request(self, requests: Sequence[Request]) -> list[float]:
+        """Mean number of calls to each pool when nothing fails."""
+        n = len(requests)
+        model = np.array([r.model for r in requests])
+        fired: list[NDArray[np.bool_]] = []
+        means = []
+        for i, pool in enumerate(self.pools):
+            copies = np.broadcast_to(np.atleast_1d(self.copies[i])[:n], n)
+            spec = pool.spec
+            asked = np.full(n, spec.model is None) | (model == spec.model)
+            if spec.after:
+                asked = np.any([fired[self._place[name]] for name in spec.after], axis=0)
+            fired.append(asked & (copies > 0))
+            means.append(float((copies * asked).sum()) / max(1, n))
+        return means
 
     # -- requests through the pools
 

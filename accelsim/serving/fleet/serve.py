@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import replace
 
 from accelsim.core.errors import RequestError
 from accelsim.core.outcome import Infeasible, InfeasibleError
-from accelsim.core.version import MODEL_VERSION, VERSION
-from accelsim.engine.result import Stamp
 from accelsim.serving.arrivals import Arrivals, ClosedLoop
 from accelsim.serving.fleet import run as engine
 from accelsim.serving.fleet.checks import positive
 from accelsim.serving.fleet.outcome import FleetResult
 from accelsim.serving.fleet.replica import Replica
 from accelsim.serving.fleet.spec import Fleet, Pool
+from accelsim.serving.fleet.stamp import stamp_of
+from accelsim.serving.fleet.versions import Swap
 from accelsim.serving.requests import Requests
+from accelsim.serving.service import DeviceService
+from accelsim.serving.station import Request
 
 DEFAULT_REQUESTS = 20_000
 
@@ -66,11 +68,12 @@ def serve_fleet(
     if isinstance(fleet, Pool):
         fleet = Fleet((fleet,))
     positive("the end of the run", until_s)
-    count = requests if requests is not None else len(arrivals) if isinstance(arrivals, Requests) else None
-    count = DEFAULT_REQUESTS if count is None else count
+    whole = len(arrivals) if isinstance(arrivals, Sized) else DEFAULT_REQUESTS
+    count = requests if requests is not None else whole
     if count < 1:
         raise RequestError(f"cannot serve {count} requests", hint="ask for at least one")
-    offered = math.nan
+    offered, coming = math.nan, None
+    bounds: dict[str, list[Request]] = {}
     try:
         with _collector_paused():
             if isinstance(arrivals, ClosedLoop):
@@ -79,27 +82,42 @@ def serve_fleet(
                 coming = _coming(arrivals, count, seed)
                 offered = coming.rate_per_s if math.isfinite(coming.rate_per_s) else math.nan
                 run, served = engine.run_open(fleet, coming, seed, until_s)
+                bounds = {
+                    end: engine.run_open(other, coming, seed, until_s)[1]
+                    for end in ("low", "high")
+                    if (other := _bounded(run, end)) is not None
+                }
     except InfeasibleError as error:
         return error.outcome
-    hardware = sorted({s.kind.spec.name for pool in run.pools for s in pool.servers})
-    stamp = Stamp(
-        VERSION,
-        MODEL_VERSION,
-        ", ".join(hardware),
-        fleet.name,
-        hashlib.blake2b(repr((fleet, arrivals, count)).encode(), digest_size=8).hexdigest(),
-        seed,
-        "simpy",
-    )
+    hardware = dict.fromkeys(kind.spec.name for pool in run.pools for kind in pool.kinds)
     return FleetResult(
         run,
         served,
-        stamp=stamp,
+        stamp=stamp_of(run, arrivals, coming, (count, until_s)),
         warmup=warmup,
         offered_per_s=offered,
         slo_s=slo_s,
-        request={"workload": fleet.name, "hardware": stamp.hardware_hash},
+        bounds=bounds,
+        request={"workload": fleet.name, "hardware": ", ".join(hardware)},
     )
+
+
+def _bounded(run: engine.FleetRun, end: str) -> Fleet | None:
+    """The fleet with the ends of its devices' error bands as service times; None without a device."""
+    fleet = run.fleet
+    laws = {id(kind.spec): kind.law for pool in run.pools for kind in pool.kinds}
+    if not any(isinstance(law, DeviceService) for law in laws.values()):
+        return None
+
+    def bounded(spec: Replica) -> Replica:
+        law = laws.get(id(spec))
+        return replace(spec, model=law.bounded(end), options={}) if isinstance(law, DeviceService) else spec
+
+    changes = tuple(
+        replace(c, replica=bounded(c.replica)) if isinstance(c, Swap) else c for c in fleet.changes
+    )
+    pools = tuple(replace(pool, replicas=tuple(bounded(r) for r in pool.replicas)) for pool in fleet.pools)
+    return replace(fleet, pools=pools, changes=changes)
 
 
 def _coming(arrivals: Arrivals | Requests, count: int, seed: int) -> Requests:

@@ -25,6 +25,19 @@ def test_a_neuron_fires_as_often_as_its_input_says(value: float, steps: int) -> 
     assert 0 <= v[0] < 1 + 1e-9
 
 
+@given(st.floats(0.01, 0.9), st.floats(0, 0.95))
+def test_a_leaky_neuron_fires_only_above_its_leak(value: float, leak: float) -> None:
+    """The potential under a constant input tends to value / leak: below one the neuron never fires."""
+    v, count = np.zeros(1), 0.0
+    for _ in range(300):
+        count += float(integrate(v, np.array([value]), False, leak)[0])
+    if value < leak * (1 - 1e-6):
+        assert count == 0
+    elif value > 1.05 * leak:
+        assert count > 0
+    assert count <= 300 * value + 1
+
+
 def weights_of(graph):
     found = {}
     for op in graph:
@@ -98,6 +111,7 @@ def test_other_codes_spike_less() -> None:
         ({"steps": 0}, "0 time steps"),
         ({"code": "burst"}, "unknown spike code 'burst'"),
         ({"threshold": 0.0}, "threshold"),
+        ({"leak": 1.0}, "leak"),
         ({"inputs": np.ones((2, 7))}, "do not fit"),
         ({"weights": {}}, "no weight for 'fc1'"),
     ],

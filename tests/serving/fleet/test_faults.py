@@ -195,7 +195,7 @@ def test_mixed_hardware_has_its_own_laws_prices_and_energy() -> None:
     assert table.loc["h100-sxm-0", "completed"] > 2 * table.loc["l4-0", "completed"]
     assert r.summary["usd"] == pytest.approx(3.8 * r.end_ns / 3.6e12)
     energy = r.summary["energy_per_request_j"] * 3000
+    assert r.summary["latency_p99_low_s"] <= r.summary["latency_p99_s"] <= r.summary["latency_p99_high_s"]
     series = r.series()
     step = series["time_s"].iloc[1] - series["time_s"].iloc[0]
-    if np.isfinite(energy):
-        assert (series["power_w"] * step).sum() == pytest.approx(energy, rel=0.02)
+    assert (series["power_w"] * step).sum() == pytest.approx(energy, rel=0.02)

@@ -210,3 +210,25 @@ def test_a_split_divides_the_traffic_and_a_canary_moves_it() -> None:
     early = a.sent_ns < 5e9
     assert abs(second[early].mean() - 0.1) < 4 * np.sqrt(0.09 / 5000)
     assert abs(second[~early].mean() - 0.5) < 4 * np.sqrt(0.25 / 5000)
+
+
+def test_equal_stamps_name_equal_runs() -> None:
+    def run(seed=3, requests=200, rate=500.0, count=2, law=None, **changes):
+        law = law or ax.RandomService(ax.LinearService(0.004, 0.0005), 0.3)
+        replica = ax.Replica(law, batching=ax.Triton(8), count=count)
+        fleet = ax.Fleet(ax.Pool(replica, balancer="power_of_two"), **changes)
+        return ax.serve_fleet(fleet, arrivals=ax.Poisson(rate), requests=requests, seed=seed)
+
+    first = run()
+    assert run().stamp == first.stamp
+    assert (run().log.finish_ns == first.log.finish_ns).all()
+    for change in (
+        {"seed": 4},
+        {"requests": 201},
+        {"rate": 501.0},
+        {"count": 3},
+        {"law": ax.RandomService(ax.LinearService(0.004, 0.0005), 0.4)},
+        {"client": ax.Client(retries=1)},
+        {"faults": (ax.Slow(2.0),)},
+    ):
+        assert run(**change).stamp != first.stamp

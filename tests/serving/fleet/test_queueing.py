@@ -106,6 +106,8 @@ def test_models_take_their_own_requests() -> None:
     calls = r.stages.set_index("pool")["calls"]
     assert calls["small"] == pytest.approx(200, abs=2)
     assert calls.sum() == 300
+    # A third of the requests asks for the large model, which serves 8 at once in 4 ms.
+    assert r.summary["capacity_per_s"] == pytest.approx(3 * 8 / 0.004, rel=0.02)
 
 
 def test_users_in_a_closed_loop_obey_the_response_time_law() -> None:
