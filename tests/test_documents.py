@@ -62,3 +62,19 @@ def test_definitions_name_every_operator_column() -> None:
 
     text = (ROOT / "docs" / "definitions.md").read_text()
     assert [name for name in (*OPS, *COLUMNS) if f"| `{name}` |" not in text] == []
+
+
+def test_documentation_builds_and_fetches_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs (extra [docs]) is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.glob("*.html"):
+        fetched = re.findall(r'(?:src|<link[^>]*href)="(https?://[^"]+)"', page.read_text())
+        assert fetched == [], page.name
+
+
+def test_pages_link_to_files_that_are_there() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        for name in re.findall(r"\]\(((?!http)[^)#]+)", page.read_text()):
+            assert (page.parent / name).exists(), (page.name, name)
