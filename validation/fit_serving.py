@@ -1,108 +1,126 @@
 """Fit the host constants of the serving stacks (`hwconfigs/gpu/_stacks.yaml`) on training rows.
 
 ``python validation/fit_serving.py [vllm trtllm sglang]`` prints the constants of each backend and the errors
-on the training rows that the search did not see. Rows that are held out are never opened.
+on the training rows of the fit. Rows that are held out are never replayed.
+
+Each row is replayed at a base point, with a few values of `delivery_tokens`, and with each host constant
+moved; between these the answers are taken as linear, so the search itself replays nothing.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
 
 from accelsim.serving.llm.policy import Host
-from accelsim.serving.llm.surface import Surface
 from accelsim.validate.llm_rows import ServingRow, rows
-from accelsim.validate.llm_serving import Replay, frame_of, replay, surface_of
+from accelsim.validate.llm_serving import replay
 
-ROWS = 80
-"""Rows of the search and of the check, each."""
+Array = npt.NDArray[np.float64]
 
-MOST_TOKENS = 600_000
-"""Longer replays (users x tokens x rounds) are left out of the search."""
+ROWS, SEED = 130, 5
+MOST_TOKENS = 130_000
+"""Rows with more users x output tokens take too long for a fit."""
 
-TTFT_SCALE, TPOT_SCALE = 0.35, 0.12
-"""Log errors from which on a row counts little (Welsch)."""
+BASE = Host(1e-4, 1e-6, 1e-4, 0.0)
+MOVED = (5e-4, 2e-5, 3e-3)
+"""By how much step, sequence and prompt constants are moved [s]."""
 
-START = (2e-4, 2e-6, 1e-3, 5e-3)
-DELIVERY = {"vllm": 6.0, "trtllm": 10.0, "sglang": 30.0}
-"""Where the search starts."""
-FLOOR = (1e-5, 1e-7, 1e-4, 1e-3, 1.0)
-STEPS = (2.0, 1.3)
+DELIVERY = (1, 5, 10, 20, 40)
+STARTS = {"vllm": (4, 5, 6), "trtllm": (5, 7, 9, 11), "sglang": (16, 20, 24, 28)}
+"""Values of `delivery_tokens` that are tried."""
 
-
-def chosen(backend: str, seed: int) -> tuple[list[ServingRow], list[ServingRow]]:
-    """Training rows of a backend for the search and for the check."""
-    known = [r for r in rows() if r.backend == backend and not r.test and r.users * r.osl * 10 < MOST_TOKENS]
-    order = np.random.default_rng(seed).permutation(len(known))
-    half = min(ROWS, len(known) // 2)
-    return [known[i] for i in order[:half]], [known[i] for i in order[half : 2 * half]]
+SCALES = (0.35, 0.12)
+"""Log errors of TTFT and TPOT from which on a row counts little (Welsch)."""
 
 
-def say(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+@dataclass(frozen=True)
+class Answers:
+    """Replays of the rows of a fit; axis 0 is the row, axis 1 of `delivered` and `moved` the point, the last
+    axis TTFT and TPOT [s].
+    """
+
+    measured: Array
+    output: Array
+    delivered: Array
+    moved: Array
+
+    def at(self, x: Sequence[float]) -> Array:
+        """TTFT and TPOT with step, sequence, prompt and request constants [s], and delivery tokens."""
+        tokens = x[4]
+        i = min(int(np.searchsorted(DELIVERY, tokens, side="right")) - 1, len(DELIVERY) - 2)
+        share = (tokens - DELIVERY[i]) / (DELIVERY[i + 1] - DELIVERY[i])
+        held = self.delivered[:, i] * (1 - share) + self.delivered[:, i + 1] * share
+        base = self.delivered[:, 0]
+        weights = [(v - b) / d for v, b, d in zip(x, BASE, MOVED)]
+        change = sum(w * (self.moved[:, k] - base) for k, w in enumerate(weights))
+        first = held[:, 0] + change[:, 0] + (np.minimum(tokens, self.output) - 1) * change[:, 1] + x[3]
+        return np.stack([first, held[:, 1] * (1 + change[:, 1] / base[:, 1])], axis=1)
+
+    def loss(self, x: Sequence[float]) -> float:
+        """Mean Welsch loss of both log errors."""
+        error = np.log(np.maximum(self.at(x), 1e-6) / self.measured) / np.array(SCALES)
+        return float(np.mean(1.0 - np.exp(-0.5 * error**2)) * 2)
 
 
-def host_of(x: Sequence[float]) -> Host:
-    """Constants below their floor are none."""
-    return Host(*(v if v > low else 0.0 for v, low in zip(x[:4], FLOOR)))
+def training(backend: str) -> list[ServingRow]:
+    """Rows of the fit."""
+    known = [r for r in rows() if r.backend == backend and not r.test and r.users * r.osl < MOST_TOKENS]
+    order = np.random.default_rng(SEED).permutation(len(known))[:ROWS]
+    return sorted((known[i] for i in order), key=lambda r: (r.config, r.device, str(r.formats), str(r.split)))
 
 
-def replays(x: Sequence[float], held: Sequence[tuple[ServingRow, Surface]]) -> list[Replay]:
-    """All rows with constants `x`."""
-    return [replay(r, host_of(x), stream=max(1, round(x[4])), table=table) for r, table in held]
+def answers(held: Sequence[ServingRow]) -> Answers:
+    """Replay every row at every point."""
+    measured, output, delivered, moved = [], [], [], []
+    for row in held:
 
+        def ask(host: Host = BASE, tokens: int = 1, row: ServingRow = row) -> tuple[float, float]:
+            found = replay(row, host, stream=tokens)
+            return found.ttft_s, found.tpot_s
 
-def loss(x: Sequence[float], held: Sequence[tuple[ServingRow, Surface]]) -> float:
-    """Mean Welsch loss of both log errors."""
-    total = []
-    for r in replays(x, held):
-        if r.reason:
+        if np.isnan(ask()[0]):
             continue
-        for model, measured, scale in (
-            (r.ttft_s, r.row.ttft_s, TTFT_SCALE),
-            (r.tpot_s, r.row.tpot_s, TPOT_SCALE),
-        ):
-            total.append(1.0 - math.exp(-0.5 * (math.log(model / measured) / scale) ** 2))
-    return float(np.mean(total))
+        measured.append((row.ttft_s, row.tpot_s))
+        output.append(float(row.osl))
+        delivered.append([ask(tokens=n) for n in DELIVERY])
+        steps = zip(("step_s", "sequence_s", "prompt_s"), BASE, MOVED)
+        moved.append([ask(BASE._replace(**{name: b + d})) for name, b, d in steps])
+    return Answers(*(np.array(v) for v in (measured, output, delivered, moved)))
 
 
-def search(start: Sequence[float], held: Sequence[tuple[ServingRow, Surface]]) -> list[float]:
-    """Pattern search along each constant, by ever smaller factors."""
-    x = list(start)
-    best = loss(x, held)
-    for factor in STEPS:
-        moved = True
-        while moved:
-            moved = False
-            for i in range(len(x)):
-                for f in (factor, 1.0 / factor):
-                    trial = [*x[:i], max(x[i] * f, 0.6 * FLOOR[i]), *x[i + 1 :]]
-                    if trial[i] == x[i] or (i == 4 and round(trial[4]) == round(x[4])):
-                        continue
-                    value = loss(trial, held)
-                    if value < best - 1e-4:
-                        x, best, moved = trial, value, True
-                        break
-        say(f"  factor {factor}: loss {best:.4f} at {x}")
-    return x
+def fit(found: Answers, tokens: Sequence[int]) -> list[float]:
+    """Constants with the least loss."""
+    unit = np.array([1e-3, 1e-5, 1e-3, 1e-3])
+    best, least = [], np.inf
+    for n in tokens:
+        done = minimize(
+            lambda u, n=n: found.loss([*(np.abs(u) * unit), n]), (0.5, 0.5, 3.0, 2.0), method="Nelder-Mead",
+            options={"maxiter": 120, "xatol": 1e-2, "fatol": 1e-4},
+        )  # fmt: skip
+        if done.fun < least:
+            best, least = [*(np.abs(done.x) * unit).tolist(), float(n)], done.fun
+    return best
 
 
 def main(backends: Sequence[str]) -> None:
     """Fit and print."""
-    for backend in backends or ("vllm", "trtllm", "sglang"):
-        seen, other = ([(r, surface_of(r)) for r in part] for part in chosen(backend, 1))
-        say(f"{backend}: {len(seen)} rows")
-        x = search((*START, DELIVERY[backend]), seen)
-        frame = frame_of(replays(x, other))
-        errors = frame.loc[frame["reason"] == "", ["ttft_error", "tpot_error"]]
-        say(f"{backend}: {host_of(x)}, delivery {round(x[4])}")
-        say(f"  unseen training rows: median APE {errors.abs().median().round(1).to_dict()}, "
-              f"bias {errors.median().round(1).to_dict()}")  # fmt: skip
+    for backend in backends or tuple(STARTS):
+        found = answers(training(backend))
+        x = fit(found, STARTS[backend])
+        error = 100 * (found.at(x) / found.measured - 1)
+        medians = [f"{v:.1f}" for v in (*np.median(np.abs(error), axis=0), *np.median(error, axis=0))]
+        host = ", ".join(f"{v:.3g}" for v in x)
+        sys.stdout.write(
+            f"{backend}: step, sequence, prompts, request [s], delivery: {host}; {len(error)} rows, median "
+            f"APE of TTFT and TPOT {medians[0]}, {medians[1]} %, bias {medians[2]}, {medians[3]} %\n"
+        )
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -221,5 +221,7 @@ def formats_of(config: str, backend: str, precision: str, device: str) -> Format
         wide = "bf16" if config.startswith(WIDE_PROJECTIONS) else ""
         return Formats("nvfp4", "nvfp4", attention, kv, projections=wide)
     if precision == "fp8":
-        return Formats("fp8", "fp8", attention, kv, block)
+        # vLLM compiles static quantisation into the norm or activation in front; TensorRT-LLM's training rows
+        # do not favour it.
+        return Formats("fp8", "fp8", attention, kv, block, fused=backend == "vllm" and not block)
     return Formats()
