@@ -12,6 +12,37 @@ from typing import Any
 
 from accelsim.hardware.energy import PARTS
 
+REQUEST = ("workload", "hardware", "batch", "precision", "phase", "stack", "devices", "context")
+INFEASIBLE = ("reason", "need", "have", "hint")
+COLUMNS = (
+    *REQUEST,
+    "status",
+    *INFEASIBLE,
+    "latency_s",
+    "latency_low_s",
+    "latency_high_s",
+    "throughput_per_s",
+    "item",
+    "energy_j",
+    "energy_per_item_j",
+    "power_w",
+    *(f"energy_{name}_j" for name in PARTS),
+    "power_static_w",
+    "power_dynamic_w",
+    "bound",
+    "flops",
+    "mac_utilisation",
+    "dram_bytes",
+    "memory_bytes",
+    "memory_capacity_bytes",
+    "usd_per_million_items",
+    "accuracy_pct",
+    "assumed_numbers",
+    "hardware_numbers",
+    "fidelity",
+)
+"""Every column of a table of answers, in order; those of an architecture alone follow."""
+
 
 @dataclass(frozen=True)
 class Figures:

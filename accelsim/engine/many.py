@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from accelsim.architectures.base import BatchCosts, CostsBatches
-from accelsim.core.outcome import InfeasibleError
+from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.engine.answer import Figures, static_j, summary
 from accelsim.engine.request import Request, check_memory
 
@@ -89,15 +89,17 @@ def _feasible(asked: Request, order: Any, found: BatchCosts, chosen: Any) -> dic
 
 def _infeasible(asked: Request, order: Any, found: BatchCosts, chosen: Any) -> dict[str, Any]:
     """Rows of batches that do not fit the memory; only their need differs."""
-    needs, why = [], None
     columns = (found.memory_bytes, found.weight_bytes, found.kv_bytes, found.activation_bytes)
-    hints = []
-    for line in zip(*(c[chosen].tolist() for c in columns)):
-        try:
-            check_memory(asked.device, *line)
-        except InfeasibleError as error:
-            why = error.outcome
-            needs.append(why.need)
-            hints.append(why.hint)
-    row = replace(why, request=asked.named(order[chosen])).summary
-    return {**row, "need": np.array(needs, dtype=object), "hint": np.array(hints, dtype=object)}
+    lacks = [_lack(asked.device, line) for line in zip(*(c[chosen].tolist() for c in columns))]
+    row = replace(lacks[0], request=asked.named(order[chosen])).summary
+    differ = {n: np.array([getattr(lack, n) for lack in lacks], dtype=object) for n in ("need", "hint")}
+    return {**row, **differ}
+
+
+def _lack(device: Any, figures: tuple[float, ...]) -> Infeasible:
+    """Why a batch does not fit."""
+    try:
+        check_memory(device, *figures)
+    except InfeasibleError as error:
+        return error.outcome
+    raise ValueError(f"{device.name} holds {figures[0]:g} bytes")

@@ -151,11 +151,11 @@ def _band(count, group, seconds, code, weight, low, high, bands, eager, z, out):
 
 
 @njit(cache=True, nogil=True)
-def cost_programs(
+def cost_programs(  # type: ignore[no-untyped-def]
     steps, base, slope, gather, model, twin, constants, tables, splits, device, governor,
     first, rows, times, launched, serial, owner, fused, lines_of_attention, clocks,
     repeat, work, coefficients, group, low, high, bands, eager, z, host_s, run_s, out,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Fill `out` for every batch.
 
     Parameters
