@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from accelsim.core.accessors import register_accessor
+from accelsim.core.accessors import register_accessor, register_namespace
 from accelsim.core.version import MODEL_VERSION, VERSION
 
 __version__ = VERSION
@@ -32,9 +32,13 @@ _PUBLIC = {
     "Store": "accelsim.explore.store",
     "Study": "accelsim.explore.study",
     "mixed_precision": "accelsim.explore.mixed",
-    "MixedPrecision": "accelsim.explore.mixed",
+    "MixedPrecision": "accelsim.explore.mixed_plan",
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
+    "CostModel": "accelsim.hardware.cost",
+    "accuracy": "accelsim.techniques.accuracy",
+    "tradeoff": "accelsim.explore.tradeoff",
+    "Tradeoff": "accelsim.explore.tradeoff",
     "Result": "accelsim.engine.result",
     "Stamp": "accelsim.engine.result",
     "Segment": "accelsim.engine.timeline",
@@ -93,17 +97,40 @@ _PUBLIC = {
     "DeviceService": "accelsim.serving.service",
     "Overheads": "accelsim.serving.service",
     "Triton": "accelsim.serving.triton",
+    "TritonSequence": "accelsim.serving.sequence",
+    "RateLimit": "accelsim.serving.limiter",
     "QueuePolicy": "accelsim.serving.priority",
     "TorchServe": "accelsim.serving.torchserve",
     "TensorFlowServing": "accelsim.serving.tfserving",
     "RayServe": "accelsim.serving.rayserve",
+    "Ensemble": "accelsim.serving.ensemble",
+    "Stage": "accelsim.serving.ensemble",
 }
 
 for _owner, _name, _target in (
     ("Result", "text_card", "accelsim.report.card:text_card"),
     ("Result", "html_card", "accelsim.report.card:html_card"),
+    ("Result", "cost", "accelsim.engine.costs:cost"),
+    ("Tradeoff", "plot", "accelsim.report.tradeoff_plot:plot"),
+    ("Result", "to_latex", "accelsim.report.latex:result_table"),
+    ("Result", "to_trace", "accelsim.report.trace:write_result"),
+    ("Result", "to_csv", "accelsim.report.export:csv"),
+    ("Result", "to_parquet", "accelsim.report.export:parquet"),
+    ("ServeResult", "to_trace", "accelsim.report.trace:write_serving"),
+    ("Study", "report", "accelsim.report.page:report"),
+    ("Study", "to_latex", "accelsim.report.latex:study_table"),
+    ("Study", "to_csv", "accelsim.report.export:csv"),
+    ("Study", "to_parquet", "accelsim.report.export:parquet"),
 ):
     register_accessor(_owner, _name, _target)
+
+for _owner, _target in (
+    ("Result", "accelsim.report.plots.namespaces:ResultPlots"),
+    ("Study", "accelsim.report.plots.namespaces:StudyPlots"),
+    ("BatchCurve", "accelsim.report.plots.namespaces:CurvePlots"),
+    ("ServeResult", "accelsim.report.plots.namespaces:ServePlots"),
+):
+    register_namespace(_owner, "plot", _target)
 
 __all__ = ["MODEL_VERSION", "__version__", *sorted(_PUBLIC)]
 
@@ -122,13 +149,16 @@ if TYPE_CHECKING:
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
     from accelsim.explore.influence import elasticities, main_effects
-    from accelsim.explore.mixed import MixedPrecision, mixed_precision
+    from accelsim.explore.mixed import mixed_precision
+    from accelsim.explore.mixed_plan import MixedPrecision
     from accelsim.explore.pairs import cascade, distill, speculative
     from accelsim.explore.search import Search, search
     from accelsim.explore.space import Space, linear, log, pow2
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study
     from accelsim.explore.sweep import sweep
+    from accelsim.explore.tradeoff import Tradeoff, tradeoff
+    from accelsim.hardware.cost import CostModel
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.serving.arrivals import (
@@ -142,11 +172,14 @@ if TYPE_CHECKING:
         Superposition,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.ensemble import Ensemble, Stage
+    from accelsim.serving.limiter import RateLimit
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe
     from accelsim.serving.requests import Requests
     from accelsim.serving.scenarios import MultiStream, Offline, Server, SingleStream
+    from accelsim.serving.sequence import TritonSequence
     from accelsim.serving.serve import serve
     from accelsim.serving.service import (
         DeviceService,
@@ -161,6 +194,7 @@ if TYPE_CHECKING:
     from accelsim.serving.torchserve import TorchServe
     from accelsim.serving.traces import Trace
     from accelsim.serving.triton import Triton
+    from accelsim.techniques.accuracy import accuracy
     from accelsim.techniques.pruning import Pruning, prune
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
     from accelsim.workload.builders.layers import GraphBuilder

@@ -138,7 +138,7 @@ def main() -> None:
     study = ax.sweep("resnet50", devices, precision="int8", jobs=2, progress=False)
     wall = time.perf_counter() - start
     label = f"design sweep of {len(study.rows)} points, two workers"
-    sys.stdout.write(f"{label:<48} {wall:9.2f} s wall\n")
+    sys.stdout.write(f"{label:<48} {wall:9.2f} s wall, {os.getloadavg()[0]:.1f} tasks at work\n")
 
 
 def _peer(folder: Path) -> float:

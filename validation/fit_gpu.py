@@ -131,7 +131,9 @@ def refit(cases: list[Case], section: C.Path, most: int, seed: int) -> tuple[str
         tested = [Case(c.device, c.sample.take(f)) for c, f in zip(cases, inner)]
         fit = [Case(c.device, c.sample.take(~f)) for c, f in zip(cases, inner)]
     tested, fit, whole = (list(thinned(group, most, seed)) for group in (tested, fit, cases))
-    found = fit_section(fit, section, seed=seed)
+    phase = section[-1].split("-")[0] if section[0] == "attention" else ""
+    like = [s for s in C.sections(cases[0].device) if s[:2] == section[:2] and s[-1].startswith(phase)]
+    found = fit_section(fit, section, seed=seed, like=[s for s in like if s != section])
     before, after = error_pct(tested, {}), error_pct(tested, found)
     count = sum(len(case.sample) for case in whole)
     line = f"{count:6} rows, {fold_text} MAPE {before:6.2f} -> {after:6.2f} %"

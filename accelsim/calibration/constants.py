@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
 from typing import Any, get_args
+
+import numpy as np
 
 from accelsim.hardware.section import Section
 
@@ -22,6 +24,7 @@ CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "narrow_tile": (64.0, 128.0, 192.0, 256.0),
         "smallest_tile": (16.0, 64.0, 128.0),
         "packed": (0.0, 1.0),
+        "history": (0.0, 1.0),
         "step_keys": (64.0, 128.0, 256.0),
         "split_fill": (0.0, 1.0, 2.0, 4.0, 8.0),
         "split_keys": (64.0, 128.0, 256.0, 512.0, 1024.0),
@@ -34,6 +37,8 @@ CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     }
 )
 """Fields that are choices of a library rather than quantities, and the values that libraries have."""
+
+_SPLITTING = frozenset({"split_fill", "split_keys", "most_splits", "history"})
 
 STARTS: Mapping[str, float] = MappingProxyType({"repack_s": 3e-6, "ungated_s": 5e-6, "sort_s": 5e-6})
 """Quantities that are zero where a library does without, and where a search for them starts."""
@@ -51,6 +56,53 @@ def constants(device: Any) -> dict[Path, float]:
         node = getattr(device.kernels, name, None)
         if node is not None:
             _collect(node, (name,), found)
+    return found
+
+
+def transferred(device: Any, others: Sequence[Any]) -> dict[Path, float]:
+    """Constants that a device without measurements takes from others, for the kernels that it has itself.
+
+    Geometric means (plain ones where some are zero) over the others that have the kernel, with weights that
+    fall by e per doubling of the 16-bit rate of an SM between them: kernels are written for an instruction
+    set. Choices of a library are those of the nearest. The share of the L2 that a copy can use comes from
+    parts with the same kind of memory: dies with HBM are so large that their L2 has two halves, which keep
+    copies of what the other holds.
+    """
+    near = [float(np.exp(-abs(np.log2(_rate(device) / _rate(other))))) for other in others]
+    alike = [float(_stacked(other) == _stacked(device)) for other in others]
+    tables = [numbers(other) for other in others]
+    found: dict[Path, float] = {}
+    for path in numbers(device):
+        weights = near
+        if path == ("product", "l2_share") and any(alike):
+            weights = alike
+        held = [(w, table[path]) for w, table in zip(weights, tables) if path in table and w > 0.0]
+        if not held:
+            continue
+        w, values = (np.array(column) for column in zip(*held))
+        if path[-1] in CHOICES:
+            found[path] = float(values[int(np.argmax(w))])
+        elif values.min() > 0.0:
+            found[path] = float(np.exp(w @ np.log(values) / w.sum()))
+        else:
+            found[path] = float(w @ values / w.sum())
+    return found
+
+
+def _rate(device: Any) -> float:
+    sm = device.sm
+    return float(sm.tensor_flop_per_clock.get("fp16") or sm.vector_flop_per_clock["fp32"])
+
+
+def _stacked(device: Any) -> bool:
+    return "HBM" in str(device.memory.type)
+
+
+def numbers(device: Any) -> dict[Path, float]:
+    """All numbers of the sections that are fitted, zeros and choices included."""
+    found: dict[Path, float] = {}
+    for name in FITTED:
+        _collect(getattr(device.kernels, name), (name,), found, every=True)
     return found
 
 
@@ -77,11 +129,11 @@ def choices(device: Any, section: Path) -> dict[Path, float]:
     held = {name: float(getattr(node, name)) for name in fields if name in CHOICES or name in STARTS}
     held = {name: value for name, value in held.items() if name in CHOICES or not value}
     if not held.get("split_fill", 1.0):
-        held = {name: value for name, value in held.items() if not name.startswith(("split_", "most_"))}
+        held = {name: value for name, value in held.items() if name not in _SPLITTING}
     return {(*section, name): value for name, value in held.items()}
 
 
-def _collect(node: Any, path: Path, found: dict[Path, float]) -> None:
+def _collect(node: Any, path: Path, found: dict[Path, float], every: bool = False) -> None:
     if isinstance(node, Section):
         children: Iterable[tuple[str, Any]] = (
             (name, getattr(node, name)) for name in type(node).model_fields
@@ -92,11 +144,11 @@ def _collect(node: Any, path: Path, found: dict[Path, float]) -> None:
         children = ((str(i), child) for i, child in enumerate(node))
     else:
         # Whole numbers are choices of a library rather than quantities.
-        if isinstance(node, float) and node > 0 and math.isfinite(node) and path[-1] not in CHOICES:
+        if isinstance(node, float) and (every or (node > 0 and path[-1] not in CHOICES)):
             found[path] = node
         return
     for name, child in children:
-        _collect(child, (*path, name), found)
+        _collect(child, (*path, name), found, every)
 
 
 def limits(device: Any, path: Path) -> tuple[float, float]:
@@ -144,6 +196,18 @@ def with_constants(device: Any, values: Mapping[Path, float]) -> Any:
 def with_kernel(device: Any, section: Path, like: Path) -> Any:
     """The device with one more kernel, which starts with the constants of another."""
     kernels = _replaced(device.kernels, _nested(section, _node(device.kernels, like)))
+    return device.model_copy(update={"kernels": kernels, "hash": f"{device.hash}+{next(_TRIAL)}"})
+
+
+def without_kernels(device: Any, gone: Iterable[Path]) -> Any:
+    """The device without some kernels' constants: their rows take those of more general ones."""
+    kernels = device.kernels
+    for section in gone:
+        if len(section) == 3:
+            top, stack, name = section
+            held = getattr(kernels, top)
+            less = {k: v for k, v in held[stack].items() if k != name}
+            kernels = kernels.model_copy(update={top: {**held, stack: less}})
     return device.model_copy(update={"kernels": kernels, "hash": f"{device.hash}+{next(_TRIAL)}"})
 
 

@@ -158,6 +158,7 @@ def fit_section(
     seed: int = 0,
     prior_sd: float = PRIOR_SD,
     choose: bool = True,
+    like: Sequence[C.Path] = (),
 ) -> dict[C.Path, float]:
     """Constants of one kernel, and with enough rows the choices of its library.
 
@@ -172,11 +173,19 @@ def fit_section(
     prior_sd : float
     choose : bool
         Whether to search choices.
+    like : sequence of tuple of str
+        Kernels of the device with whose constants the search may start as well: of them that which fits best
+        after a few steps. The better of both searches counts.
     """
     chosen: dict[C.Path, float] = {}
     few = [Case(c.device, c.sample.thinned(MOST_SLOW_ROWS, seed)) for c in cases]
     if choose and sum(len(c.sample) for c in cases) >= ENOUGH:
-        chosen = _choices(few, section, prior_sd)
+        found: list[tuple[float, dict[C.Path, float]]] = []
+        for start in (chosen, _start(few, section, like, prior_sd)):
+            if start or not found:
+                score, values = _choices([case.at(start) for case in few], section, prior_sd)
+                found.append((score, start | values))
+        _, chosen = min(found, key=lambda entry: entry[0])
     at = [case.at(chosen) for case in cases]
     paths = sensitive(few[0].at(chosen), _of(section, at[0].device))
     if not paths:
@@ -188,14 +197,29 @@ def _of(section: C.Path, device: Any) -> list[C.Path]:
     return [path for path in C.constants(device) if path[: len(section)] == section]
 
 
-def _choices(cases: Sequence[Case], section: C.Path, prior_sd: float) -> dict[C.Path, float]:
-    """Choices that differ from the device's, found one field after the other; constants follow each."""
+def _start(
+    cases: Sequence[Case], section: C.Path, like: Sequence[C.Path], prior_sd: float
+) -> dict[C.Path, float]:
+    """Constants of that other kernel which a few steps bring nearest to the rows."""
+    best, chosen = np.inf, dict[C.Path, float]()
+    held = C.numbers(cases[0].device)
+    for other in like:
+        values = {(*section, *p[len(other) :]): v for p, v in held.items() if p[: len(other)] == other}
+        score, _ = _refitted(cases, values, section, prior_sd)
+        if score < best:
+            best, chosen = score, values
+    return chosen
+
+
+def _choices(cases: Sequence[Case], section: C.Path, prior_sd: float) -> tuple[float, dict[C.Path, float]]:
+    """Robust error of the rows, and choices found one field after the other; constants follow each."""
     fields = C.choices(cases[0].device, section)
     values: dict[C.Path, float] = {}
-    if not fields:
-        return values
     best, start = _refitted(cases, {}, section, prior_sd)
-    for path, held in fields.items():
+    # Twice, as what pays can depend on a choice that comes later.
+    for path, held in [*fields.items(), *fields.items()]:
+        if path[-1] in C.STARTS and path in values:
+            continue
         for value in C.CHOICES.get(path[-1]) or (C.STARTS[path[-1]],):
             if value == values.get(path, held):
                 continue
@@ -203,7 +227,7 @@ def _choices(cases: Sequence[Case], section: C.Path, prior_sd: float) -> dict[C.
             if score < (1.0 - BETTER) * best:
                 best, start = score, start | found
                 values[path] = value
-    return start | values
+    return best, start | values
 
 
 def _refitted(

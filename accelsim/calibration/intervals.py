@@ -3,7 +3,8 @@
 A band holds the share ``level`` of measured over predicted latency, for rows that are exchangeable with
 those that it comes from: its ends are order statistics with the finite-sample correction (Vovk, Gammerman and
 Shafer 2005, doi:10.1007/b106715; Lei et al. 2018, doi:10.1080/01621459.2017.1307116), one per side, so that
-bands need not be symmetric. Rows of one shape group err alike, so it is groups that are counted.
+bands need not be symmetric. Rows of one shape group err alike, so they count as fewer: as the rows that would
+say as much if they were independent (Kish 1965, the design effect of clusters).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.gpu.intervals import ANY, LEVEL, cells_of, limit_of, size_of
+from accelsim.architectures.gpu.intervals import ANY, LEVEL, cells_of, limit_of, step_of
 from accelsim.hardware.bands import Band
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-LEAST_ROWS = 100
+LEAST_ROWS = 150
 """Rows that a cell needs; with fewer, its rows take the next more general one."""
+LOWER_TAILS = (0.5, 0.4, 0.6, 0.3, 0.7)
+"""Shares of what a band may miss that may lie below it: the narrowest band is taken, as errors are skewed."""
+_ENOUGH = 100.0  # independent rows from which on the tails are told apart
 LEAST_GAIN = 0.03
 """A cell is kept where its own band has an interval score that is better by this share."""
 
@@ -51,29 +55,57 @@ def conformal(
     Returns
     -------
     low, high : float
-        With n groups and a = (1 - level) / 2, the quantile (1 - a)(1 + 1 / n) of each side. Where that is
-        above one, the most distant residual, moved away from the median as far as a normal distribution
-        would need.
+        With n independent rows, see `effective_rows`, and a the part of 1 - level on a side, the quantile
+        (1 - a)(1 + 1 / n) of each side. Where that is above one, the most distant residual, moved away from
+        the median as far as a normal distribution would need.
     """
     r = np.asarray(log_ratio, dtype=np.float64)
     w = np.ones_like(r) if weights is None else np.asarray(weights, dtype=np.float64)
-    n = len(r) if groups is None else len(np.unique(np.asarray(groups)))
-    tail = (1.0 - level) / 2.0
+    n = float(len(r)) if groups is None else effective_rows(r, groups)
     order: npt.NDArray[np.intp] = np.argsort(r, kind="stable")
-    ends = []
-    for side in (-1.0, 1.0):
-        at = order[:: int(side)]
-        values, heaped = side * r[at], np.cumsum(w[at]) / w.sum()
-        wanted = (1.0 - tail) * (1.0 + 1.0 / n)
-        if wanted <= 1.0:
-            ends.append(side * float(values[min(int(np.searchsorted(heaped, wanted - 1e-12)), len(r) - 1)]))
-        else:
-            # A spread that is itself estimated from n values is wider by about sqrt(1 + 2 / n) (Student).
-            n = max(n, 2)
-            reach = _normal(1.0 - tail) / _normal(n / (n + 1.0)) * (1.0 + 2.0 / n) ** 0.5
-            middle = float(np.median(values))
-            ends.append(side * (middle + reach * (float(values[-1]) - middle)))
-    return ends[0], ends[1]
+    found = []
+    for share in LOWER_TAILS if n >= _ENOUGH else (0.5,):
+        tails = (share * (1.0 - level), (1.0 - share) * (1.0 - level))
+        low, high = (_end(r, w, order, side, tail, n) for side, tail in zip((-1, 1), tails))
+        found.append((high - low, low, high))
+    return min(found, key=lambda entry: entry[0])[1:]
+
+
+def _end(r: Array, w: Array, order: npt.NDArray[np.intp], side: int, tail: float, n: float) -> float:
+    """One end of a band: the order statistic that leaves `tail` outside of it."""
+    at = order[::side]
+    values, heaped = side * r[at], np.cumsum(w[at]) / w.sum()
+    wanted = (1.0 - tail) * (1.0 + 1.0 / n)
+    if wanted <= 1.0:
+        return side * float(values[min(int(np.searchsorted(heaped, wanted - 1e-12)), len(r) - 1)])
+    # A spread that is itself estimated from n values is wider by about sqrt(1 + 2 / n) (Student).
+    n = max(n, 2.0)
+    reach = _normal(1.0 - tail) / _normal(n / (n + 1.0)) * (1.0 + 2.0 / n) ** 0.5
+    middle = float(np.median(values))
+    return side * (middle + reach * (float(values[-1]) - middle))
+
+
+def effective_rows(values: npt.ArrayLike, groups: npt.ArrayLike) -> float:
+    """Independent rows that would say as much as rows of groups whose values are alike: n / (1 + (m - 1) r)
+    with m rows per group and the intraclass correlation r of their ranks, by analysis of variance; at least
+    the number of groups. Few groups say little about r, so it is the upper end of its one-sided 95 % interval
+    (Searle 1971), with the chi-squared quantile of Wilson and Hilferty 1931.
+    """
+    x = np.argsort(np.argsort(np.asarray(values, dtype=np.float64), kind="stable"), kind="stable") / 1.0
+    _, at = np.unique(np.asarray(groups), return_inverse=True)
+    size = np.bincount(at).astype(np.float64)
+    n, k = float(len(x)), float(len(size))
+    if k < 2 or n == k:
+        return k
+    means = np.bincount(at, weights=x) / size
+    between = float(size @ (means - x.mean()) ** 2) / (k - 1.0)
+    within = float(np.sum((x - means[at]) ** 2)) / (n - k)
+    typical = (n - float(size @ size) / n) / (k - 1.0)
+    spread = 2.0 / (9.0 * (k - 1.0))
+    least = max(1.0 - spread + _normal(0.05) * spread**0.5, 0.1) ** 3
+    between /= least
+    alike = max(0.0, (between - within) / max(between + (typical - 1.0) * within, 1e-12))
+    return max(k, n / (1.0 + (float(size @ size) / n - 1.0) * alike))
 
 
 def _normal(share: float) -> float:
@@ -139,7 +171,7 @@ def cells(
 
 def _tree(residuals: pd.DataFrame) -> list[tuple[str, npt.NDArray[np.intp], tuple[str, ...] | None]]:
     """Cells with their rows and the more general cells, nearest first; general cells come first."""
-    size, limit = size_of(residuals["predicted_s"]), limit_of(residuals["bound"])
+    size, limit = step_of(residuals["predicted_s"]), limit_of(residuals["bound"])
     leaves: dict[tuple[str, str, int, int], list[int]] = {}
     keys = zip(residuals["op"].astype(str), residuals["formats"], size.tolist(), limit.tolist())
     for position, key in enumerate(keys):
@@ -191,7 +223,7 @@ def spreads(residuals: pd.DataFrame, bands: Mapping[str, Band]) -> tuple[Array, 
     """Mean and standard deviation of the logarithm that each row's band stands for: its middle, and its
     half-width over the normal quantile of its level.
     """
-    size, limit = size_of(residuals["predicted_s"]), limit_of(residuals["bound"])
+    size, limit = step_of(residuals["predicted_s"]), limit_of(residuals["bound"])
     rows = list(zip(residuals["op"].astype(str), residuals["formats"], size.tolist(), limit.tolist()))
     found = {}
     for key in set(rows):

@@ -12,6 +12,14 @@ from importlib import import_module
 from typing import Any
 
 _TABLE: dict[tuple[str, str], str] = {}
+_NAMESPACES: dict[tuple[str, str], str] = {}
+
+
+def register_namespace(owner: str, name: str, target: str) -> None:
+    """Make ``object.name`` the object ``module:class`` made of it, for class `owner`: methods that belong
+    together, such as ``result.plot.roofline()``.
+    """
+    _NAMESPACES[(owner, name)] = target
 
 
 def register_accessor(owner: str, name: str, target: str) -> None:
@@ -27,6 +35,18 @@ class Accessible:
         for (owner, name), target in _TABLE.items():
             if owner == cls.__name__:
                 setattr(cls, name, _method(name, target))
+        for (owner, name), target in _NAMESPACES.items():
+            if owner == cls.__name__:
+                setattr(cls, name, _namespace(target))
+
+
+def _namespace(target: str) -> property:
+    module, kind = target.split(":")
+
+    def held(self: Any) -> Any:
+        return getattr(import_module(module), kind)(self)
+
+    return property(held, doc=f"See `{module}.{kind}`.")
 
 
 def _method(name: str, target: str) -> Callable[..., Any]:

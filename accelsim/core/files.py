@@ -10,7 +10,12 @@ from accelsim.core.errors import ConfigError
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write text to a temporary neighbour and move it into place.
+    """Write text to a temporary neighbour and move it into place; see `write_bytes_whole`."""
+    return write_bytes_whole(path, text.encode("utf-8"))
+
+
+def write_bytes_whole(path: Path, content: bytes) -> Path:
+    """Write bytes to a temporary neighbour and move it into place.
 
     Raises
     ------
@@ -24,8 +29,8 @@ def write_whole(path: Path, text: str) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot write here ({error.strerror})", str(path)) from None
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:

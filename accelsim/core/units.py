@@ -144,3 +144,30 @@ def si(value: float, unit: str, digits: int = 4) -> str:
         if abs(value) >= factor * 0.9999:
             return f"{value / factor:.{digits}g} {prefix}{unit}"
     return f"{value:.{digits}g} {unit}"
+
+
+_SUFFIXES = (
+    ("_bytes_per_s", "B/s"), ("_flop_per_s", "FLOP/s"), ("_per_s", "1/s"),
+    ("_bytes", "B"), ("_hz", "Hz"), ("_usd", "USD"), ("_pct", "%"), ("_m2", "m²"), ("_db", "dB"),
+    ("_words", "words"), ("_g", "g"), ("_s", "s"), ("_j", "J"), ("_w", "W"),
+)  # fmt: skip
+
+
+def column_unit(name: str) -> tuple[str, str]:
+    """A column's words and unit.
+
+    >>> column_unit("energy_per_item_j")
+    ('energy per item', 'J')
+    >>> column_unit("usd_per_million_items")
+    ('price', 'USD/10⁶ items')
+    """
+    if name.startswith("usd_per_"):
+        return "price", "USD/" + name.removeprefix("usd_per_").replace("million_", "10⁶ ").replace("_", " ")
+    if name == "flops":
+        return "arithmetic", "FLOP"
+    if name == "mac_utilisation":
+        return "MAC utilisation", "1"
+    for suffix, unit in _SUFFIXES:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix).replace("_", " "), unit
+    return name.replace("_", " "), ""

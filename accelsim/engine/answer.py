@@ -12,7 +12,7 @@ from typing import Any
 
 from accelsim.hardware.energy import PARTS
 
-REQUEST = ("workload", "hardware", "batch", "precision", "phase", "stack", "devices", "context")
+REQUEST = ("workload", "hardware", "batch", "precision", "phase", "stack", "devices", "pruning", "context")
 INFEASIBLE = ("reason", "need", "have", "hint")
 COLUMNS = (
     *REQUEST,
@@ -37,6 +37,10 @@ COLUMNS = (
     "memory_capacity_bytes",
     "usd_per_million_items",
     "accuracy_pct",
+    "accuracy_drop_pct",
+    "accuracy_metric",
+    "accuracy_source",
+    "accuracy_confidence",
     "assumed_numbers",
     "hardware_numbers",
     "fidelity",
@@ -85,6 +89,7 @@ def summary(
     activation: str,
     devices: int,
     item: str,
+    accuracy: Mapping[str, Any],
     fidelity: str,
     found: Figures,
 ) -> dict[str, Any]:
@@ -99,6 +104,8 @@ def summary(
     devices : int
     item : str
         What one item of the batch is.
+    accuracy : mapping
+        Columns of what is known of the accuracy.
     fidelity : str
     found : Figures
     """
@@ -128,7 +135,7 @@ def summary(
         "memory_bytes": found.memory_bytes,
         "memory_capacity_bytes": device.memory.capacity_bytes,
         "usd_per_million_items": math.nan if hourly is None else hourly * devices / 3600 / throughput * 1e6,
-        "accuracy_pct": math.nan,
+        **accuracy,
         "assumed_numbers": len(device.assumed),
         "hardware_numbers": len(device.numbers),
         "fidelity": fidelity,

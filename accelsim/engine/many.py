@@ -82,6 +82,7 @@ def _feasible(asked: Request, order: Any, found: BatchCosts, chosen: Any) -> dic
         asked.formats.activation.name,
         1,
         asked.graph.item,
+        asked.accuracy.summary,
         asked.options.fidelity,
         figures,
     )

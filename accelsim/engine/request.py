@@ -16,6 +16,7 @@ from accelsim.core.units import si
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
 from accelsim.hardware.stacks import stacks
+from accelsim.techniques.accuracy import Accuracy, of_run
 from accelsim.techniques.parallel import Parallel
 from accelsim.techniques.precision import nearest_supported, own_precision, with_precision
 from accelsim.techniques.pruning import notes as pruning_notes
@@ -89,6 +90,8 @@ class Request:
             fields["stack"] = stack
         if split.devices > 1:
             fields["devices"] = split.devices
+        if "pruning" in graph.metadata:
+            fields["pruning"] = graph.metadata["pruning"].label
         asked = (
             precision
             if precision is not None
@@ -101,6 +104,11 @@ class Request:
         notes.extend(pruning_notes(graph, device))
         as_it_is = precision is None and _runs_as_it_is(graph, architecture, device)
         return cls(device, graph, options, split, architecture, formats, as_it_is, fields, tuple(notes))
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """What is known of the accuracy of such a run, whatever the batch."""
+        return of_run(self.graph, own_precision(self.graph), self.formats, self.options.sparsity)
 
     def named(self, batch: Any) -> dict[str, Any]:
         """The fields of a row for a batch."""

@@ -50,6 +50,9 @@ class Result(Accessible):
     notes : tuple of str
         Assumptions and approximations that apply.
     stamp : Stamp
+    programs : tuple of Program
+        What the architecture decided, one per pipeline-parallel stage, for pictures that look inside; empty
+        where the result was loaded from a file.
     """
 
     feasible = True
@@ -65,6 +68,7 @@ class Result(Accessible):
         rows: Callable[[], list[dict[str, Any]]],
         segments: Callable[[], list[Segment]],
         request: Mapping[str, Any],
+        programs: tuple[Any, ...] = (),
     ) -> None:
         self.summary = dict(summary)
         self.energy_parts = dict(energy_parts)
@@ -73,6 +77,7 @@ class Result(Accessible):
         self.notes = notes
         self.stamp = stamp
         self.request = dict(request)
+        self.programs = programs
         self._make_rows = rows
         self._make_segments = segments
 
@@ -237,6 +242,18 @@ class Result(Accessible):
         def text_card(self) -> str: ...
 
         def html_card(self) -> str: ...
+
+        def cost(self, *args: Any, **kwargs: Any) -> Any: ...
+        @property
+        def plot(self) -> Any: ...
+
+        def to_latex(self, path: str | Path, **settings: Any) -> Path: ...
+
+        def to_trace(self, path: str | Path) -> Path: ...
+
+        def to_csv(self, path: str | Path) -> Path: ...
+
+        def to_parquet(self, path: str | Path) -> Path: ...
 
     def __repr__(self) -> str:
         return self.text_card()

@@ -30,6 +30,7 @@ from accelsim.engine.result import Result, Stamp
 from accelsim.engine.timeline import Segment
 from accelsim.hardware.energy import reasons
 from accelsim.hardware.schema import Device
+from accelsim.techniques import accuracy
 from accelsim.techniques.parallel import Parallel, shard, stages
 from accelsim.techniques.precision import (
     widened,
@@ -156,7 +157,7 @@ def simulate(
         )
     except InfeasibleError as error:
         return replace(error.outcome, request=request)
-    return _result(parts, asked.split, asked.graph, request, batch, seed, notes)
+    return _result(parts, asked.split, asked.graph, request, batch, seed, notes, asked.accuracy)
 
 
 def _part(architecture: Architecture, graph: Graph, device: Any, options: Options) -> Part:
@@ -171,10 +172,6 @@ def _part(architecture: Architecture, graph: Graph, device: Any, options: Option
     )
 
 
-# -- the answer
-# -----------------------------------------------------------------------------------------------------
-
-
 def _result(
     parts: tuple[Part, ...],
     split: Parallel,
@@ -183,6 +180,7 @@ def _result(
     batch: int,
     seed: int,
     notes: list[str],
+    known: accuracy.Accuracy,
 ) -> Result:
     program = parts[0].program
     device: Any = program.device
@@ -197,7 +195,7 @@ def _result(
         missing["usd_per_million_items"] = f"{device.name} has no hourly price"
     if not all(cost.stalls_s for part in parts for cost in part.costs):
         missing["stall_s"] = f"the model of {device.kind} devices does not divide the time of a kernel"
-    missing["accuracy_pct"] = "no measured accuracy for this model and precision is at hand"
+    missing.update(known.missing)
     found = Figures(
         batch,
         latency_s,
@@ -213,7 +211,9 @@ def _result(
         max(part.program.memory_bytes for part in parts),
     )
     activation = plan(request["precision"]).activation.name
-    row = summary(request, device, activation, split.devices, graph.item, program.options.fidelity, found)
+    row = summary(
+        request, device, activation, split.devices, graph.item, known.summary, program.options.fidelity, found
+    )
     resources = program.parameters.get("resources", {})
     row.update({f"resource_{name}": value for name, value in resources.items()})
     for part in parts:
@@ -228,6 +228,7 @@ def _result(
         lambda: [row for index, part in enumerate(parts) for row in _rows(part, _label(parts, index))],
         lambda: _segments(parts, timed),
         request,
+        tuple(part.program for part in parts),
     )
 
 
@@ -362,7 +363,7 @@ def _rows(part: Part, prefix: str) -> list[dict[str, Any]]:
                 "bound": cost.bound,
                 "flops": kernel.flops * times,
                 "vector_ops": sum(op.work.vector_ops for op in kernel.ops) * times,
-                "dram_bytes": cost.bytes_by_level["dram"] * times,
+                **{f"{level}_bytes": size * times for level, size in cost.bytes_by_level.items()},
                 "compulsory_bytes": kernel.bytes_compulsory * times,
                 "cycles_compute": cost.cycles_compute,
                 "cycles_memory": cost.cycles_memory,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from accelsim.core.accessors import Accessible
 from accelsim.core.errors import RequestError
 from accelsim.core.outcome import Infeasible
 from accelsim.engine.result import Result
@@ -34,7 +35,7 @@ CANDIDATES = 48
 
 
 @dataclass(frozen=True)
-class BatchCurve:
+class BatchCurve(Accessible):
     """What a batch buys on one device.
 
     Attributes
@@ -87,6 +88,11 @@ class BatchCurve:
             return int(rows[0]["batch"])
         above = [(b - min(y)) / (max(y) - min(y)) - (a - x[0]) / (x[-1] - x[0]) for a, b in zip(x, y)]
         return int(rows[above.index(max(above))]["batch"])
+
+    if TYPE_CHECKING:  # accessors that accelsim/__init__.py registers
+
+        @property
+        def plot(self) -> Any: ...
 
     @property
     def gain(self) -> float:
@@ -195,8 +201,10 @@ def largest_batch(
         Most memory [B]; the device's capacity holds anyway.
     """
     for name, limit in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
-        if limit is not None and (isinstance(limit, bool) or not limit > 0):
-            raise RequestError(f"{name} {limit!r} is not positive")
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0
+        ):
+            raise RequestError(f"{name} {limit!r} is not a positive number")
     graph = load_workload(workload, phase=phase, context=context)
     device = load_hardware(hardware)
 

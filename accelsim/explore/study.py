@@ -12,6 +12,7 @@ from accelsim.explore.pareto import hypervolume, knee, nondominated, oriented
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -138,6 +139,19 @@ class Study(Accessible):
                 raise RequestError(f"no column '{name}'", hint=did_you_mean(name, frame.columns))
         frame = frame.dropna(subset=list(objectives))
         return frame, oriented(frame[list(objectives)].to_numpy(float), objectives, maximise)
+
+    if TYPE_CHECKING:  # accessors that accelsim/__init__.py registers
+
+        @property
+        def plot(self) -> Any: ...
+
+        def report(self, path: str | Path, **settings: Any) -> Path: ...
+
+        def to_latex(self, path: str | Path, **settings: Any) -> Path: ...
+
+        def to_csv(self, path: str | Path) -> Path: ...
+
+        def to_parquet(self, path: str | Path) -> Path: ...
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -165,6 +165,8 @@ class AttentionModel(Section):
     repack_s: Seconds = Field(default=0.0, alias="repack")
     """Fixed cost of copying queries and results so that the heads of a key head lie together, where there is
     more than one sequence and more than one key head: otherwise they do already."""
+    history: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """1: a library counts parts over all keys of the cache, those before a sliding window included."""
 
     @property
     def array(self) -> Any:

@@ -226,6 +226,8 @@ class Array(Section):
     """Format of partial sums, where it is not that of the precision."""
     skips_zeros: bool = False
     """Products with a zero weight take no time (ideal: elements never wait for each other)."""
+    whole_tiles: bool = False
+    """Weights lie in memory as whole tiles of the array, zeros at the edges."""
 
 
 class Scratchpad(Section):

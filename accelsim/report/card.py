@@ -25,7 +25,7 @@ def lines(result: Result) -> list[tuple[str, str]]:
         ("energy", _known(result, "energy_per_item_j", f"J/{s['item']}", f"{si(s['power_w'], 'W')} average")),
         ("memory", f"{si(s['memory_bytes'], 'B')} of {si(s['memory_capacity_bytes'], 'B')}"),
         ("cost", _known(result, "usd_per_million_items", f"USD per million {s['item']}s", "")),
-        ("accuracy", _known(result, "accuracy_pct", "%", "")),
+        ("accuracy", _accuracy(result)),
         ("error band", f"{band.level:.0%}: {band.basis}"),
         ("evidence", f"{s['assumed_numbers']} of {s['hardware_numbers']} hardware numbers are assumed"),
     ]
@@ -83,6 +83,17 @@ def _bars(result: Result) -> str:
 
 def _percent(value: float) -> str:
     return "unknown share" if math.isnan(value) else f"{value:.1%}"
+
+
+def _accuracy(result: Result) -> str:
+    """The value or what the source gives instead, the drop, and where they come from."""
+    s = result.summary
+    value, drop = s["accuracy_pct"], s["accuracy_drop_pct"]
+    if math.isnan(value) and math.isnan(drop):
+        return f"unknown: {result.missing.get('accuracy_pct', 'no reason recorded')}"
+    words = [result.missing.get("accuracy_pct", "") if math.isnan(value) else f"{value:.4g} %"]
+    words.append("drop unknown" if math.isnan(drop) else f"drop {drop:.3g}")
+    return f"{', '.join(words)} ({s['accuracy_metric']}; {s['accuracy_confidence']}: {s['accuracy_source']})"
 
 
 def _known(result: Result, key: str, unit: str, more: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from accelsim.serving.arrivals import ClosedLoop
+from accelsim.serving.limiter import RateLimit, RateLimiter, SharedThreads
 from accelsim.serving.log import Log
 from accelsim.serving.requests import Requests, to_ns
 from accelsim.serving.service import Times
@@ -17,6 +20,29 @@ def run_open(requests: Requests, policy: Policy, times: Times) -> Log:
     feed(station, held)
     env.run()
     return Log.of(held, station)
+
+
+def run_models(
+    requests: Requests, parts: Sequence[tuple[Policy, Times]], limiter: RateLimiter
+) -> tuple[Log, list[Log]]:
+    """Serve several models whose instances share resources; requests choose by their model index."""
+    env = environment()
+    stations = [Station(env, policy, times) for policy, times in parts]
+    for station, (policy, _) in zip(stations, parts):
+        limit = getattr(policy, "rate_limit", None)
+        if isinstance(limiter, SharedThreads):
+            limit = RateLimit({"threads": 1})
+        if limit is not None:
+            limiter.join(station, limit)
+    held = requests_of(requests)
+    own: list[list[Request]] = [[r for r in held if r.model == i] for i in range(len(parts))]
+    for station, mine in zip(stations, own):
+        for place, request in enumerate(mine):
+            request.index = place
+        feed(station, mine)
+    env.run()
+    whole = Log.of(held, None)
+    return whole, [Log.of(mine, station) for mine, station in zip(own, stations)]
 
 
 def feed(station: Station, requests: list[Request]) -> None:

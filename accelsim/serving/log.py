@@ -43,9 +43,22 @@ class Log:
     engine: str = "simpy"
 
     @classmethod
-    def of(cls, requests: Sequence[Request], station: Station) -> Log:
-        """The log of a station that has run."""
-        e = station.executions
+    def whole(
+        cls,
+        arrival_ns: NDArray[np.int64],
+        finish_ns: NDArray[np.int64],
+        status: NDArray[np.int8],
+        engine: str,
+    ) -> Log:
+        """Requests that went through several stations, whose logs have the executions."""
+        none, few = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        nowhere = np.full(len(arrival_ns), -1, np.int32)
+        return cls(arrival_ns, finish_ns, status, nowhere, none, none, few, few, few, engine)
+
+    @classmethod
+    def of(cls, requests: Sequence[Request], station: Station | None) -> Log:
+        """The log of a station that has run; without one, of the requests alone."""
+        e = station.executions if station is not None else []
         return cls(
             np.array([r.arrival_ns for r in requests], dtype=np.int64),
             np.array([r.finish_ns for r in requests], dtype=np.int64),

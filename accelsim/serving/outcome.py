@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.core.accessors import Accessible
 from accelsim.core.errors import RequestError
 from accelsim.engine.result import Stamp
 from accelsim.serving import statistics
@@ -51,7 +53,7 @@ class StationRun:
     usd_per_hour: float = math.nan
 
 
-class ServeResult:
+class ServeResult(Accessible):
     """Requests served, and what it took.
 
     Attributes
@@ -79,6 +81,7 @@ class ServeResult:
         offered_per_s: float = math.nan,
         slo_s: float | None = None,
         notes: tuple[str, ...] = (),
+        bounds: Mapping[str, Log] | None = None,
         request: Mapping[str, Any] | None = None,
     ) -> None:
         if not 0 <= warmup < 1:
@@ -100,13 +103,20 @@ class ServeResult:
             *self._load_notes(offered_per_s, capacity),
         )
         self.summary = self._summarise(offered_per_s, capacity, slo_s)
+        for end, other in (bounds or {}).items():
+            for name, q in (("mean", None), ("p50", 50.0), ("p99", 99.0)):
+                values = self._latencies(other)
+                value = values.mean() if q is None else np.percentile(values, q)
+                self.summary[f"latency_{name}_{end}_s"] = float(value) if values.size else math.nan
 
     # -- numbers
 
     @cached_property
     def latency_s(self) -> NDArray[np.float64]:
         """Latency of the completed requests after the warm-up cut, by arrival [s]."""
-        log = self.log
+        return self._latencies(self.log)
+
+    def _latencies(self, log: Log) -> NDArray[np.float64]:
         kept = log.status[self._skip :] == COMPLETED
         taken = log.finish_ns[self._skip :][kept] - log.arrival_ns[self._skip :][kept]
         return taken / 1e9 + self.extra_s
@@ -181,6 +191,13 @@ class ServeResult:
     def _per_request(self, amount: float) -> float:
         done = int(np.count_nonzero(self.log.status == COMPLETED))
         return amount / done if done else math.nan
+
+    if TYPE_CHECKING:  # accessors that accelsim/__init__.py registers
+
+        @property
+        def plot(self) -> Any: ...
+
+        def to_trace(self, path: str | Path) -> Path: ...
 
     # -- words
 

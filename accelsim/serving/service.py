@@ -207,6 +207,15 @@ class DeviceService:
         high = {b: r.intervals["latency_s"].high for b, r in self.results.items()}
         return interpolate(low, batch), interpolate(high, batch)
 
+    def bounded(self, end: str) -> TableService:
+        """The law at the ``low`` or ``high`` end of the error band."""
+        return TableService({b: getattr(r.intervals["latency_s"], end) for b, r in self.results.items()})
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return str(self.results[self.grid[0]].summary["hardware"])
+
     @property
     def usd_per_hour(self) -> float:
         """Price of the device [USD/h]; NaN when unknown."""
@@ -229,6 +238,8 @@ class Overheads:
         What a batch waits more when its instance was idle and has to wake up [s].
     answer_per_item_s : float
         Answers of a batch go out one after the other, this far apart [s].
+    dispatch_fixed_s, dispatch_per_item_s : float
+        From the closing of a batch to the start of its execution: fixed, and per item [s].
     """
 
     gap_fixed_s: float = 0.0
@@ -236,6 +247,8 @@ class Overheads:
     input_output_s: float = 0.0
     wake_s: float = 0.0
     answer_per_item_s: float = 0.0
+    dispatch_fixed_s: float = 0.0
+    dispatch_per_item_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -246,6 +259,10 @@ class Overheads:
         """Pause after a batch [s]."""
         return self.gap_fixed_s + self.gap_per_item_s * batch
 
+    def dispatch_s(self, batch: int) -> float:
+        """From the closing of a batch to the start of its execution [s]."""
+        return self.dispatch_fixed_s + self.dispatch_per_item_s * batch
+
 
 @dataclass(frozen=True)
 class Times:
@@ -254,9 +271,9 @@ class Times:
     Attributes
     ----------
     service_ns : array
-        Start of a batch to its answers.
+        Closing of a batch to its answers, dispatch included.
     held_ns : array
-        Start of a batch to when the instance may take the next, without the gap.
+        Closing of a batch to when the instance may take the next, without the gap.
     gap_ns : array
         Pause after that.
     wake_ns, answer_ns : int
@@ -281,8 +298,8 @@ class Times:
         occupied = getattr(law, "occupied_s", law.service_s)
         draw = getattr(law, "factors", None)
         return cls(
-            to_ns([0.0, *(law.service_s(b) for b in sizes)]),
-            to_ns([0.0, *(occupied(b) for b in sizes)]),
+            to_ns([0.0, *(law.service_s(b) + overheads.dispatch_s(b) for b in sizes)]),
+            to_ns([0.0, *(occupied(b) + overheads.dispatch_s(b) for b in sizes)]),
             to_ns([0.0, *(overheads.gap_s(b) for b in sizes)]),
             int(to_ns(overheads.wake_s)),
             int(to_ns(overheads.answer_per_item_s)),

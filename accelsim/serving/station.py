@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import simpy
 
 from accelsim.core.errors import RequestError
+from accelsim.serving.limiter import RateLimit, RateLimiter
 from accelsim.serving.service import Times
 
 ANSWER, FREE, TIMER, ARRIVAL = range(4)
@@ -38,6 +39,8 @@ class Request:
         When it entered the server.
     priority, timeout_ns, sequence, model, prompt_tokens, output_tokens : int
         What it asks for; see `Requests`. A sequence of -1 is none.
+    ends : bool
+        It is the last of its sequence.
     status : int
         `IN_FLIGHT`, `COMPLETED`, `REJECTED` or `TIMED_OUT`.
     entered_ns : int
@@ -56,6 +59,7 @@ class Request:
     model: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    ends: bool = True
     status: int = IN_FLIGHT
     entered_ns: int = 0
     start_ns: int = -1
@@ -150,9 +154,13 @@ class Station:
             raise RequestError(f"a station needs at least one instance, got {policy.instances}")
         self.env = env
         self.times = times
-        self.idle = list(range(policy.instances))
+        self.limiter: RateLimiter | None = None
+        self.limit = RateLimit()
+        self._idle = list(range(policy.instances))
         self.executions: list[Execution] = []
         self.preserve_ordering = False
+        self.started: Callable[[list[Request]], object] | None = None
+        self.closed = False
         self._freed_ns = [-1] * policy.instances
         self._last_ns = 0
         self._answered = answered
@@ -163,6 +171,13 @@ class Station:
         """The clock [ns]."""
         return int(self.env.now)
 
+    @property
+    def idle(self) -> list[int]:
+        """Instances that could start now, by number."""
+        if self.limiter is not None and not self.limiter.has_room(self.limit):
+            return []
+        return self._idle
+
     def submit(self, request: Request) -> None:
         """A request enters the station now."""
         request.entered_ns = self.now
@@ -170,6 +185,7 @@ class Station:
 
     def close(self) -> None:
         """No further request will come."""
+        self.closed = True
         self.scheduler.close()
 
     # -- what schedulers call
@@ -180,8 +196,10 @@ class Station:
 
     def execute(self, batch: Sequence[Request], padded: int = 0, instance: int | None = None) -> None:
         """Run a batch on an idle instance (the lowest number by default), at the cost of `padded` items."""
-        chosen = self.idle[0] if instance is None else instance
-        self.idle.remove(chosen)
+        chosen = self._idle[0] if instance is None else instance
+        self._idle.remove(chosen)
+        if self.limiter is not None:
+            self.limiter.take(self)
         number, size = len(self.executions), len(batch)
         service, held = self.times.of_execution(number, padded or size)
         now = self.now
@@ -198,6 +216,8 @@ class Station:
             if self._answered is not None:
                 self.at(request.finish_ns, partial(self._answered, request), ANSWER)
         self.at(now + held, lambda: self._free(chosen), FREE)
+        if self.started is not None:
+            self.started(list(batch))
 
     def refuse(self, request: Request, status: int = REJECTED) -> None:
         """Answer a request with an error, now."""
@@ -207,9 +227,12 @@ class Station:
             self._answered(request)
 
     def _free(self, instance: int) -> None:
-        insort(self.idle, instance)
+        insort(self._idle, instance)
         self._freed_ns[instance] = self.now
-        self.scheduler.free(instance)
+        if self.limiter is not None:
+            self.limiter.give_back(self)
+        else:
+            self.scheduler.free(instance)
 
 
 def environment() -> simpy.Environment:
@@ -238,6 +261,15 @@ def requests_of(arrays: Any) -> list[Request]:
                 column(arrays.model, 0),
                 column(arrays.prompt_tokens, 0),
                 column(arrays.output_tokens, 0),
+                _ends(arrays.sequence, n),
             )
         )
     ]
+
+
+def _ends(sequence: Any, n: int) -> list[bool]:
+    """Whether each request is the last of its sequence."""
+    if sequence is None:
+        return [True] * n
+    last = {int(key): place for place, key in enumerate(sequence)}
+    return [int(key) < 0 or last[int(key)] == place for place, key in enumerate(sequence)]

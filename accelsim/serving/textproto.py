@@ -73,6 +73,14 @@ class Message:
             found.append(value)
         return found
 
+    def number(self, name: str, default: float = 0.0) -> float:
+        """A number."""
+        for value, where in self.all(name)[-1:]:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"'{name}' must be a number, got {value!r}", where)
+            return float(value)
+        return default
+
     def flag(self, name: str) -> bool:
         """A truth value, false by default."""
         for value, where in self.all(name)[-1:]:

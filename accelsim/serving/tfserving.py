@@ -14,7 +14,10 @@ from accelsim.serving.station import Moment, Request, Station
 
 @dataclass(frozen=True)
 class TensorFlowServing:
-    """TensorFlow Serving with ``--enable_batching``, one model (one queue: the basic batch scheduler).
+    """TensorFlow Serving with ``--enable_batching``.
+
+    One model is one queue (the basic batch scheduler); models that are served together share the threads,
+    which go round their queues in turn (the shared batch scheduler).
 
     Parameters
     ----------
@@ -51,8 +54,14 @@ class TensorFlowServing:
             )
 
     @classmethod
-    def from_config(cls, path: str) -> TensorFlowServing:
+    def from_config(cls, path: str, cores: int | None = None) -> TensorFlowServing:
         """The policy of a ``--batching_parameters_file``.
+
+        Parameters
+        ----------
+        path : path
+        cores : int, optional
+            CPU cores of the server, which are its threads when the file does not say.
 
         Raises
         ------
@@ -61,7 +70,7 @@ class TensorFlowServing:
         """
         from accelsim.serving.tfserving_config import read
 
-        return read(path)
+        return read(path, cores)
 
     @property
     def instances(self) -> int:

@@ -17,11 +17,9 @@ _KNOWN = {
     "pad_variable_length_inputs",
     "thread_pool_name",
 }
-_DEFAULT_THREADS = 4
-"""``num_batch_threads`` is the number of CPU cores by default; this stands for them."""
 
 
-def read(path: str | Path) -> TensorFlowServing:
+def read(path: str | Path, cores: int | None = None) -> TensorFlowServing:
     """Read a ``--batching_parameters_file``.
 
     Raises
@@ -31,12 +29,16 @@ def read(path: str | Path) -> TensorFlowServing:
     """
     message = read_file(path)
     message.check(_KNOWN, "the batching parameters")
+    if cores is None and not message.all("num_batch_threads"):
+        raise ConfigError(
+            "without num_batch_threads the server has a thread per CPU core", str(path), "say cores=..."
+        )
     try:
         return TensorFlowServing(
             _value(message, "max_batch_size", 1000),
             _value(message, "batch_timeout_micros", 0),
             _value(message, "max_enqueued_batches", 10),
-            _value(message, "num_batch_threads", _DEFAULT_THREADS),
+            _value(message, "num_batch_threads", cores or 1),
             tuple(message.integers("allowed_batch_sizes")),
         )
     except RequestError as error:

@@ -19,8 +19,9 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from accelsim.core.errors import RequestError
+from accelsim.core.errors import ConfigError, RequestError
 from accelsim.serving.batching import GreedyScheduler, check_sizes
+from accelsim.serving.limiter import RateLimit
 from accelsim.serving.priority import PriorityQueue, QueuePolicy
 from accelsim.serving.station import TIMED_OUT, Moment, Request, Scheduler, Station
 
@@ -54,6 +55,8 @@ class Triton:
         ``default_queue_policy``.
     level_policies : mapping of int to QueuePolicy
         ``priority_queue_policy``, by level.
+    rate_limit : RateLimit, optional
+        ``rate_limiter`` of the instance group.
     """
 
     max_batch: int = 8
@@ -66,6 +69,7 @@ class Triton:
     default_priority: int = 0
     queue_policy: QueuePolicy = field(default_factory=QueuePolicy)
     level_policies: Mapping[int, QueuePolicy] = field(default_factory=dict)
+    rate_limit: RateLimit | None = None
 
     def __post_init__(self) -> None:
         check_sizes(self.max_batch, self.instances)
@@ -99,7 +103,10 @@ class Triton:
         """
         from accelsim.serving.triton_config import read
 
-        return read(path).policy
+        policy = read(path).policy
+        if not isinstance(policy, cls):
+            raise ConfigError("this model has sequence_batching", str(path), "use TritonSequence.from_config")
+        return policy
 
     @property
     def sizes(self) -> tuple[int, ...]:

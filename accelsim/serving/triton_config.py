@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelsim.core.errors import ConfigError, RequestError
+from accelsim.serving.limiter import RateLimit
 from accelsim.serving.priority import QueuePolicy
+from accelsim.serving.sequence import TritonSequence
 from accelsim.serving.textproto import Message, parse, read_file
 from accelsim.serving.triton import Triton
 
@@ -59,6 +61,21 @@ _GROUP = {
     "host_policy",
 }
 _VERSIONS = {"latest", "all", "specific"}
+_SEQUENCE = {
+    "direct",
+    "oldest",
+    "max_sequence_idle_microseconds",
+    "control_input",
+    "state",
+    "iterative_sequence",
+    "generative_sequence",
+}
+_OLDEST = {
+    "max_candidate_sequences",
+    "preferred_batch_size",
+    "max_queue_delay_microseconds",
+    "preserve_ordering",
+}
 _SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
 
 
@@ -78,7 +95,7 @@ class TritonModel:
     Attributes
     ----------
     name : str
-    policy : Triton
+    policy : Triton or TritonSequence
     inputs, outputs : tuple of str
         Tensors of the model.
     steps : tuple of EnsembleStep
@@ -90,7 +107,7 @@ class TritonModel:
     """
 
     name: str
-    policy: Triton
+    policy: Triton | TritonSequence
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     steps: tuple[EnsembleStep, ...] = ()
@@ -124,14 +141,10 @@ def _model(message: Message, folder: str) -> TritonModel:
     most = message.integer("max_batch_size")
     if most < 0:
         raise ConfigError("max_batch_size must not be negative", message.place("max_batch_size"))
-    if message.all("sequence_batching"):
-        raise ConfigError(
-            "sequence_batching has no policy here", message.place("sequence_batching"), "use dynamic_batching"
-        )
     steps = _steps(message)
     if steps and message.all("instance_group"):
         raise ConfigError("an ensemble has no instances of its own", message.place("instance_group"))
-    policy = _policy(message, most)
+    policy = _sequence(message, most) if message.all("sequence_batching") else _policy(message, most)
     return TritonModel(
         message.text("name", folder),
         policy,
@@ -147,7 +160,7 @@ def _policy(message: Message, most: int) -> Triton:
     batching = message.message("dynamic_batching")
     instances = _instances(message)
     if batching is None:
-        return Triton(max(most, 1), instances=instances, dynamic=False)
+        return Triton(max(most, 1), instances=instances, dynamic=False, rate_limit=_rate_limit(message))
     batching.check(_DYNAMIC, "dynamic_batching")
     if most == 0:
         raise ConfigError("dynamic_batching needs max_batch_size of at least 1", batching.where)
@@ -166,6 +179,37 @@ def _policy(message: Message, most: int) -> Triton:
             default_priority=batching.integer("default_priority_level"),
             queue_policy=_queue(batching.message("default_queue_policy")),
             level_policies=levels,
+            rate_limit=_rate_limit(message),
+        )
+    except RequestError as error:
+        raise ConfigError(error.what, batching.where, error.hint) from None
+
+
+def _sequence(message: Message, most: int) -> TritonSequence:
+    batching = message.messages("sequence_batching")[-1]
+    batching.check(_SEQUENCE, "sequence_batching")
+    direct, oldest = batching.message("direct"), batching.message("oldest")
+    if direct is not None and oldest is not None:
+        raise ConfigError("a sequence batcher has one strategy", oldest.where, "keep direct or oldest")
+    try:
+        if oldest is not None:
+            oldest.check(_OLDEST, "oldest")
+            return TritonSequence(
+                max(most, 1),
+                "oldest",
+                oldest.integer("max_queue_delay_microseconds"),
+                max_candidate_sequences=oldest.integer("max_candidate_sequences"),
+                preferred=tuple(oldest.integers("preferred_batch_size")),
+                instances=_instances(message),
+            )
+        held = direct if direct is not None else Message(batching.where)
+        held.check({"max_queue_delay_microseconds", "minimum_slot_utilization"}, "direct")
+        return TritonSequence(
+            max(most, 1),
+            "direct",
+            held.integer("max_queue_delay_microseconds"),
+            held.number("minimum_slot_utilization"),
+            instances=_instances(message),
         )
     except RequestError as error:
         raise ConfigError(error.what, batching.where, error.hint) from None
@@ -194,10 +238,29 @@ def _instances(message: Message) -> int:
         count = group.integer("count", 1)
         if count < 1:
             raise ConfigError(f"instance_group count must be at least 1, got {count}", group.place("count"))
-        if group.all("rate_limiter"):
-            raise ConfigError("rate_limiter has no policy here", group.place("rate_limiter"))
         total += 0 if group.flag("passive") else count * max(1, len(group.integers("gpus")))
     return total or 1
+
+
+def _rate_limit(message: Message) -> RateLimit | None:
+    """The rate limit of the instances; groups with different ones have no policy here."""
+    found = []
+    for group in message.messages("instance_group"):
+        limiter = group.message("rate_limiter")
+        if limiter is None:
+            continue
+        limiter.check({"resources", "priority"}, "rate_limiter")
+        needs = {}
+        for resource in limiter.messages("resources"):
+            resource.check({"name", "global", "count"}, "resources")
+            needs[resource.text("name")] = resource.integer("count", 1)
+        try:
+            found.append(RateLimit(needs, limiter.integer("priority", 1)))
+        except RequestError as error:
+            raise ConfigError(error.what, limiter.where, error.hint) from None
+    if found and (len(message.messages("instance_group")) > 1 and any(f != found[0] for f in found)):
+        raise ConfigError("instance groups with different rate limits", message.place("instance_group"))
+    return found[0] if found else None
 
 
 def _steps(message: Message) -> tuple[EnsembleStep, ...]:
@@ -205,6 +268,8 @@ def _steps(message: Message) -> tuple[EnsembleStep, ...]:
     if schedule is None:
         return ()
     schedule.check({"step", "max_inflight_requests"}, "ensemble_scheduling")
+    if schedule.integer("max_inflight_requests"):
+        raise ConfigError("a cap on requests in flight has no policy here", schedule.where, "leave it at 0")
     steps = []
     for step in schedule.messages("step"):
         known = {"model_name", "model_version", "input_map", "output_map", "model_namespace"}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.core.errors import GraphError, MissingExtraError, ModelFileError, RequestError
+from accelsim.techniques.safetensors import floating_tensors
 from accelsim.workload.graph import Tensor
 
 
@@ -23,6 +24,8 @@ class Arrays:
     """
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
+        if not isinstance(source, Mapping | str | Path):
+            raise RequestError(f"weights {source!r} are neither arrays by name nor a file")
         self.held: Mapping[str, Any] = source if isinstance(source, Mapping) else _read(Path(source))
         self._checked: dict[str, Any] = {}
 
@@ -67,7 +70,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".onnx":
         return _onnx(path)
     if path.suffix == ".safetensors":
-        return _safetensors(path)
+        return dict(floating_tensors(path))
     raise ModelFileError(
         "no weights can be read from this kind of file", str(path), "give .onnx or .safetensors"
     )
@@ -90,17 +93,4 @@ def _onnx(path: Path) -> Mapping[str, Any]:
             for a in node.attribute:
                 if a.name == "value":
                     found[node.output[0]] = numpy_helper.to_array(a.t)
-    return found
-
-
-def _safetensors(path: Path) -> Mapping[str, Any]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-    except ImportError:
-        raise MissingExtraError("safetensors", "quant", "reading a safetensors file") from None
-    try:
-        found: Mapping[str, Any] = load_file(str(path))
-    except SafetensorError as error:
-        raise ModelFileError(f"not a readable safetensors file ({error})", str(path)) from None
     return found

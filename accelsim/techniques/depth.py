@@ -79,7 +79,7 @@ def _without_blocks(graph: Graph, amount: float) -> tuple[Graph, int, int]:
 
 def _block(graph: Graph, add: Op) -> tuple[Tensor, frozenset[str]] | None:
     """The skipped tensor of a residual sum and the ops of its other branch, which nothing else reads."""
-    if add.kind != "elementwise" or add.attribute("function") != "add" or len(add.inputs) != 2:
+    if add.kind != "elementwise" or add.attribute("function") not in ("add", "sum") or len(add.inputs) != 2:
         return None
     if len({t.shape for t in (*add.inputs, *add.outputs)}) > 1:
         return None

@@ -39,6 +39,12 @@ _SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Hardmax", "ArgMax"}
 THREADS = 1
 """Of onnxruntime: the order of its sums, so the last digits, must not depend on the machine's cores."""
 
+LEAST_IR = 4
+"""Before this version of the format every initializer had to be an input."""
+
+LEAST_OPSET = 9
+"""The first operator set with Where."""
+
 _FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
 
 
@@ -85,7 +91,7 @@ class Network:
     Parameters
     ----------
     model : onnx.ModelProto
-        Changed in place.
+        May be changed.
     where : str
         The file, for errors.
     activations : bool
@@ -104,6 +110,7 @@ class Network:
     def __init__(self, model: Any, where: str, *, activations: bool = True) -> None:
         self.where = where
         runtime = _runtime()
+        model = _modern(model, where)
         self.inputs = _open_inputs(model)
         self.layers = _layers(model, where)
         if not self.layers:
@@ -219,6 +226,19 @@ def _session(model: Any, where: str) -> Any:
         raise ModelFileError(f"onnxruntime cannot load it: {_first_line(error)}", where) from None
 
 
+def _modern(model: Any, where: str) -> Any:
+    """The model in an operator set that has Where."""
+    from onnx import version_converter
+
+    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), LEAST_OPSET)
+    if version >= LEAST_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, LEAST_OPSET)
+    except (RuntimeError, ValueError) as error:
+        raise ModelFileError(f"operator set {version} is too old: {_first_line(error)}", where) from None
+
+
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:160]
 
@@ -293,7 +313,8 @@ def _constants(model: Any, where: str) -> dict[str, Any]:
         kept = [n for n in model.graph.node if id(n) in nodes or n.op_type == "Constant"]
         outputs = [helper.make_tensor_value_info(n, 1, None) for n in dict.fromkeys(wanted)]
         graph = helper.make_graph(kept, "weights", [], outputs, model.graph.initializer)
-        small = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+        version = max(model.ir_version, LEAST_IR)
+        small = helper.make_model(graph, opset_imports=model.opset_import, ir_version=version)
         arrays = _session(small, where).run(None, {})
         for out, array in zip(outputs, arrays):
             known[out.name] = numpy_helper.from_array(array, out.name)
@@ -352,15 +373,18 @@ def _open(model: Any, layers: tuple[Layer, ...], outputs: Sequence[str], activat
         nodes.append(node)
     used = {name for node in nodes for name in node.input}
     kept = [t for t in graph.initializer if t.name in used or any(_subgraphs(n) for n in nodes)]
-    del graph.node[:], graph.initializer[:]
+    gone = {t.name for t in graph.initializer} - {t.name for t in kept}
+    inputs = [i for i in graph.input if i.name not in gone]
+    del graph.node[:], graph.initializer[:], graph.input[:]
     graph.node.extend(nodes)
     graph.initializer.extend(kept)
+    graph.input.extend(inputs)
     known = {o.name for o in graph.output} | {i.name for i in graph.input}
     wanted = [*outputs, *(layer.data for layer in layers if layer.data and activations)]
     for name in dict.fromkeys(n for n in wanted if n not in known):
         kind = helper.np_dtype_to_tensor_dtype(layers[0].arrays[0].dtype)
         graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    model.ir_version = max(model.ir_version, 4)  # before, every initializer was an input
+    model.ir_version = max(model.ir_version, LEAST_IR)
 
 
 def _subgraphs(node: Any) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from accelsim.core.errors import RequestError
@@ -39,16 +41,14 @@ class Lengths:
         RequestError
             No length, one that is not a positive integer, or a weight that is negative or not finite.
         """
-        import math
-
         given = list(weights) if weights is not None else [1.0] * len(lengths)
         if not lengths or len(given) != len(lengths):
             raise RequestError(f"{len(lengths)} lengths and {len(given)} weights", "lengths")
         held: dict[int, float] = {}
         for n, w in zip(lengths, given):
-            if isinstance(n, bool) or int(n) != n or n < 1:
+            if not _whole(n):
                 raise RequestError(f"length {n!r} is not a positive integer", "lengths")
-            if not math.isfinite(w) or w < 0:
+            if not isinstance(w, Real) or not math.isfinite(w) or w < 0:
                 raise RequestError(f"weight {w!r} is not a number of at least 0", "lengths")
             held[int(n)] = held.get(int(n), 0.0) + w
         total = sum(held.values())
@@ -83,6 +83,11 @@ class Lengths:
             below = reached
         # Rounding of the shares is given to the longest.
         return total + cost(self.longest) * (1.0 - below**batch)
+
+
+def _whole(n: Any) -> bool:
+    """Whether something is a positive integer, those of numpy and whole floats included."""
+    return isinstance(n, Real) and not isinstance(n, bool) and float(n) >= 1 and float(n).is_integer()
 
 
 def bucketed(lengths: Lengths, edges: Sequence[int], cost: Cost = float) -> float:

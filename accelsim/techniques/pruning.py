@@ -53,6 +53,11 @@ class Pruning:
     kept_norm: float | None = None
     kept: Mapping[str, tuple[int, ...]] | None = None
 
+    @property
+    def label(self) -> str:
+        """Method and share, as tables show them."""
+        return f"{self.method} {self.amount:.0%}"
+
     def __str__(self) -> str:
         return f"pruned by '{self.method}': {self.detail}; {self.basis}"
 
@@ -102,9 +107,9 @@ def prune(
     """
     graph = load_workload(workload, phase=phase, context=context)
     where = f"prune {graph.name}"
-    nm = bool(_PATTERN.fullmatch(method))
+    nm = isinstance(method, str) and bool(_PATTERN.fullmatch(method))
     if method not in METHODS and not nm:
-        raise RequestError(f"unknown pruning method '{method}'", hint=did_you_mean(method, METHODS))
+        raise RequestError(f"unknown pruning method '{method}'", hint=did_you_mean(str(method), METHODS))
     if isinstance(align, bool) or not isinstance(align, int) or align < 1:
         raise RequestError(f"align {align!r} is not a positive integer", where)
     share = scales(amount, where)
@@ -134,6 +139,8 @@ def notes(graph: Graph, device: Any) -> tuple[str, ...]:
 def _basis(matched: int, weights: int, given: bool) -> str:
     if not given:
         return "statistical: no weights were given"
+    if not matched:
+        return "statistical: none of the weights given has the name of a tensor of this graph"
     return f"magnitudes of {matched} of {weights} weight tensors; the others statistical"
 
 

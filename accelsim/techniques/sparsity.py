@@ -279,6 +279,8 @@ def _reduction(op: Op, t: Tensor) -> int:
 
 def gains(graph: Graph, device: Any) -> tuple[str, ...]:
     """What the zeros of a graph's weights bring on a device, in words; empty for dense weights."""
+    if all(t.density == 1 and not t.pattern for t in graph.weights):
+        return ()
     weights = product_weights(graph).values()
     loose = [t for t in weights if t.density < 1 and not t.pattern]
     found = []
@@ -293,6 +295,8 @@ def gains(graph: Graph, device: Any) -> tuple[str, ...]:
                 f"{text} gain nothing: tensor cores multiply them; sparse kernels begin to win at "
                 f"{low:.0%} to {high:.0%} zeros and are not modelled"
             )
+        elif device.kind == "fpga" and device.overlay is None:
+            found.append(f"{text} save logic where a unit is fully unrolled; a folded unit multiplies them")
         else:
             found.append(f"{text} gain nothing: the multipliers take zeros like any value")
     return (*found, *_pattern_notes({t.pattern for t in weights if t.pattern}, device))
@@ -307,5 +311,5 @@ def _pattern_notes(patterns: set[str], device: Any) -> list[str]:
             elif pattern != "2:4":
                 found.append(f"sparse tensor cores take 2:4 only: {pattern} weights run as dense ones")
         elif device.kind == "fpga":
-            found.append(f"{pattern} weights gain nothing: a folded unit multiplies zeros as well")
+            found.append(f"{pattern} weights gain what unstructured zeros do: no cycles of a folded unit")
     return found

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from math import gcd, prod
+from math import gcd
 
-from accelsim.techniques.axes import Axis, axis_of, copies, cut, expand, freeze, length, made, nested, tie
+from accelsim.techniques.axes import Axis, axis_of, copies, cut, expand, freeze, length, nested, tie
+from accelsim.techniques.reshapes import heads, row_major
 from accelsim.workload.graph import Graph, Op, Tensor
 
 Axes = tuple[Axis, ...]
@@ -120,6 +121,18 @@ class Ties:
                 freeze(x)
                 self.set(t, [None] * len(t.shape))
 
+    def slice(self, op: Op) -> None:
+        """A slice keeps the axes that it does not shorten; a selection loses those in ``removed``."""
+        x = self.of(op.inputs[0])
+        gone = {a % len(x) for a in op.attribute("removed", ())}
+        kept = [axis for i, axis in enumerate(x) if i not in gone]
+        if not gone or any(len(t.shape) != len(kept) for t in op.outputs):
+            self.same(op)
+            return
+        freeze(x[i] for i in gone)
+        for t in op.outputs:
+            self.set(t, kept)
+
     def spatial(self, op: Op) -> None:
         """Pools and resizes change what lies behind the channels."""
         x, y = self.of(op.inputs[0]), op.outputs[0]
@@ -187,6 +200,9 @@ class Ties:
 
     def split(self, op: Op) -> None:
         """Cuts one after the other along the axis in which the outputs are shorter."""
+        if op.attribute("removed"):
+            self.slice(op)
+            return
         x = self.of(op.inputs[0])
         shapes = [t.shape for t in op.outputs]
         whole = op.inputs[0].shape
@@ -243,8 +259,8 @@ class Ties:
             self.split(op)
             return
         x, y = op.inputs[0], op.outputs[0]
-        if not _heads(self, x, y, op.origin == "view"):
-            _row_major(self, x, y)
+        axes = self.of(x)
+        self.set(y, heads(axes, x.shape, y.shape, op.origin == "view") or row_major(axes, x.shape, y.shape))
 
     def matmul(self, op: Op) -> None:
         a, b, y = op.inputs[0], op.inputs[1], op.outputs[0]
@@ -374,110 +390,15 @@ class Ties:
 _OUTSIDE = Op("", "generic", (), ())
 
 
-def _heads(ties: Ties, x: Tensor, y: Tensor, view: bool) -> bool:
-    """(b, t, h d) seen as (b, h, t, d), or back: heads by strides. Row-major readings go first elsewhere."""
-    wide, split = (x, y) if len(x.shape) < len(y.shape) else (y, x)
-    if len(wide.shape) != 3 or len(split.shape) != 4:
-        return False
-    (b, t, f), (b4, h, t4, d) = wide.shape, split.shape
-    if (b, t, f) != (b4, t4, h * d) or (not view and h == t):
-        return False
-    axes = ties.of(x)
-    if x is wide:
-        heads = axis_of(h)
-        tie(axes[2], nested(heads, d))
-        ties.set(y, [axes[0], heads, axes[1], axis_of(d)])
-    else:
-        ties.set(y, [axes[0], axes[2], nested(axes[1], d)])
-    return True
-
-
-def _row_major(ties: Ties, x: Tensor, y: Tensor) -> None:
-    """Axes that merge or split in row-major order."""
-    axes = ties.of(x)
-    result: list[Axis | None] = [None] * len(y.shape)
-    for sources, targets in _factors(x.shape, y.shape):
-        if len(sources) == len(targets) == 1:
-            result[targets[0]] = axes[sources[0]]
-            continue
-        moving = [i for i in sources if made(axes[i])]
-        wide_in = [i for i in sources if x.shape[i] > 1]
-        wide_out = [j for j in targets if y.shape[j] > 1]
-        if len(wide_in) == len(wide_out) == 1:  # ones come or go
-            for j in targets:
-                result[j] = axes[wide_in[0]] if j == wide_out[0] else axis_of(1)
-        elif not moving:
-            freeze(axes[i] for i in sources)
-            for j in targets:
-                result[j] = axis_of(y.shape[j])
-        elif len(moving) == 1 and len(targets) == 1:
-            at = sources.index(moving[0])
-            outer = copies(axes[moving[0]], prod(x.shape[i] for i in sources[:at]))
-            if outer is not None:
-                result[targets[0]] = nested(outer, prod(x.shape[i] for i in sources[at + 1 :]))
-            else:
-                freeze([axes[moving[0]]])
-        elif len(moving) == len(sources) == 1:
-            _unfold(axes[moving[0]], y.shape, targets, result)
-        else:
-            freeze(axes[i] for i in sources)
-    ties.set(y, result)
-
-
-def _unfold(axis: Axis, shape: Sequence[int], targets: Sequence[int], result: list[Axis | None]) -> None:
-    """One axis becomes several: channels before their pixels, or heads before their width, behind a small
-    number of stacked projections.
-    """
-    row = expand(axis)
-    lead = 1 if shape[targets[0]] <= 3 and len(targets) > 2 else 0
-    outer = prod(shape[j] for j in targets[:lead])
-    keeper, inner = targets[lead], prod(shape[j] for j in targets[lead + 1 :])
-    new = axis_of(shape[keeper])
-    many = copies(nested(new, inner), outer)
-    if many is None or (len(row) == 1 and row[0][0].step > 1):
-        freeze([axis])
-        return
-    tie(axis, many)
-    result[keeper] = new
-    for j in targets:
-        if j != keeper:
-            result[j] = axis_of(shape[j])
-
-
-def _factors(a: Sequence[int], b: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Groups of axes of two shapes with equal products, in row-major order; ones join the group before."""
-    groups: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(a) or j < len(b):
-        left, right = [], []
-        m = n = 1
-        if i < len(a):
-            left.append(i)
-            m, i = a[i], i + 1
-        if j < len(b):
-            right.append(j)
-            n, j = b[j], j + 1
-        while m != n:
-            if m < n and i < len(a):
-                left.append(i)
-                m, i = m * a[i], i + 1
-            elif j < len(b):
-                right.append(j)
-                n, j = n * b[j], j + 1
-            else:
-                break
-        groups.append((left, right))
-    return groups
-
-
 _Rule = Callable[[Ties, Op], None]
 
 _RULES: dict[str, _Rule] = {
-    **dict.fromkeys(("activation", "quantize", "dequantize", "cast", "copy", "pad", "slice"), Ties.same),
+    **dict.fromkeys(("activation", "quantize", "dequantize", "cast", "copy", "pad"), Ties.same),
     **dict.fromkeys(("batch_norm", "layer_norm", "rms_norm", "group_norm"), Ties.norm),
     **dict.fromkeys(("pool", "resize"), Ties.spatial),
     **dict.fromkeys(("moe_dispatch", "moe_combine"), Ties.dispatch),
     **dict.fromkeys(("lstm", "gru"), Ties.recurrent),
+    "slice": Ties.slice,
     "softmax": Ties.softmax,
     "multi_threshold": Ties.thresholds,
     "elementwise": Ties.elementwise,

@@ -10,7 +10,7 @@ from accelsim.core.files import write_whole
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.validate.table import Table
 
-PARTS = ("gpu", "systolic", "fpga", "techniques")
+PARTS = ("gpu", "systolic", "fpga", "techniques", "serving")
 
 _HEAD = """\
 # Validation
@@ -21,7 +21,13 @@ Measured kernels are rows held out of every fit; [docs/validation.md](../docs/va
 tables say where a constant was fitted, or chosen with their figures in view.
 """
 
-_TITLES = {"gpu": "GPUs", "systolic": "Systolic arrays", "fpga": "FPGAs", "techniques": "Techniques"}
+_TITLES = {
+    "gpu": "GPUs",
+    "systolic": "Systolic arrays",
+    "fpga": "FPGAs",
+    "techniques": "Techniques",
+    "serving": "Serving",
+}
 
 
 def collect(part: str, deepbench_path: Path | None = None, rows_to: Path | None = None) -> Iterable[Table]:
@@ -48,6 +54,10 @@ def collect(part: str, deepbench_path: Path | None = None, rows_to: Path | None 
         from accelsim.validate.techniques import tables as techniques
 
         return techniques()
+    if part == "serving":
+        from accelsim.validate.serving import tables as serving
+
+        return serving()
     from accelsim.validate.fpga import tables as fpga
 
     return fpga()

@@ -170,6 +170,17 @@ def _pipeline(row: Row) -> dict[str, Any]:
     }
 
 
+def _widths(row: Row) -> dict[str, Any]:
+    """Two widths of one network, at one folding or each at its own."""
+    folding = next(d["folding"] for d in _designs() if d["workload"] == "finn-cnv")
+    given = folding if "same folding" in row["what"] else None
+    narrow, wide = (
+        simulate(name, row["device"], folding=given).summary.get(row["what"].split(": ")[1], math.nan)
+        for name in ("finn-cnv", "finn-cnv-w2a2")
+    )
+    return {"predicted": narrow / wide}
+
+
 @lru_cache(maxsize=1)
 def _designs() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = read_yaml(data_folder("validation") / "fpga" / "pipelines.yaml")["designs"]
@@ -244,5 +255,6 @@ _CHECKS: dict[str, Callable[[Row], dict[str, Any]]] = {
     "hawq": _hawq,
     "mlperf": _mlperf,
     "pipeline": _pipeline,
+    "widths": _widths,
     "weight_only": _weight_only,
 }

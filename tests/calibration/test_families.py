@@ -86,6 +86,30 @@ def test_a_new_kernel_starts_like_another() -> None:
     assert set(C.sections(more)) - set(C.sections(device)) == {("formats", "mine", "int8")}
 
 
+def test_unmeasured_devices_take_the_means_of_others() -> None:
+    device, *others = (load_hardware(name) for name in ("a100-sxm", "h100-sxm", "l40s"))
+    taken = C.transferred(device, others)
+    path = ("product", "epilogue_cycles")
+    held = [C.value(other, path) for other in others]
+    assert taken[path] == pytest.approx(np.sqrt(held[0] * held[1]))  # half and twice its rate: alike
+    assert taken["product", "l2_share"] == C.value(others[0], ("product", "l2_share"))  # HBM as well
+    assert taken["product", "tile_costs", "3"] != C.value(device, ("product", "tile_costs", "3"))
+    near = C.transferred(load_hardware("rtx-pro-6000"), others)
+    weight = np.exp([-2.0, 0.0]) / np.exp([-2.0, 0.0]).sum()
+    assert near[path] == pytest.approx(np.exp(weight @ np.log(held)))
+    choice = ("attention", "vllm", "decode", "tile")
+    assert near[choice] == C.value(others[1], choice)
+    moved = C.with_constants(device, taken)
+    assert C.transferred(moved, others) == taken
+
+
+def test_kernels_can_be_taken_away() -> None:
+    device = load_hardware("h100-sxm")
+    less = C.without_kernels(device, [("attention", "vllm", "decode-window")])
+    gone = set(C.sections(device)) - set(C.sections(less))
+    assert gone == {("attention", "vllm", "decode-window")}
+
+
 def test_numbers_of_a_list_are_constants_of_their_own() -> None:
     device = load_hardware("a100-sxm")
     path = ("product", "tile_costs", "4")

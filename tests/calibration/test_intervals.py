@@ -14,7 +14,14 @@ import accelsim as ax
 from accelsim.architectures.base import Options
 from accelsim.architectures.gpu import intervals
 from accelsim.architectures.gpu.intervals import ASSUMED, combine, factors, shipped_bands
-from accelsim.calibration.intervals import LEAST_ROWS, cells, common_share, conformal, coverage
+from accelsim.calibration.intervals import (
+    LEAST_ROWS,
+    cells,
+    common_share,
+    conformal,
+    coverage,
+    effective_rows,
+)
 from accelsim.core.errors import ConfigError
 from accelsim.hardware.bands import Band
 
@@ -88,6 +95,17 @@ def test_rows_of_one_group_count_once() -> None:
     by_row, by_group = conformal(shared), conformal(shared, groups=np.repeat(np.arange(30), 50))
     assert by_group[0] <= by_row[0] < by_row[1] <= by_group[1]
     assert by_group != by_row
+
+
+def test_rows_count_by_how_alike_their_groups_are() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 25)
+    alone, shared = rng.normal(0.0, 1.0, 1000), rng.normal(0.0, 1.0, 40)[groups]
+    assert effective_rows(alone, groups) > 500
+    assert effective_rows(shared, groups) == pytest.approx(40, rel=0.05)
+    assert 40 < effective_rows(shared + alone, groups) < 200
+    assert effective_rows(alone, np.arange(1000)) == 1000
+    assert effective_rows(alone, np.zeros(1000)) == 1
 
 
 def test_weights_count_families_alike() -> None:

@@ -77,8 +77,10 @@ def test_the_largest_batch_keeps_the_limit_and_the_next_does_not():
     fits = [ax.simulate("llama-3.1-8b", "h100-sxm", batch=b, **decode).feasible for b in (most, most + 1)]
     assert fits == [True, False]
     assert ax.largest_batch("resnet50", "h100-sxm", latency_s=1e-9) == 0
-    with pytest.raises(RequestError, match="not positive"):
+    with pytest.raises(RequestError, match="not a positive number"):
         ax.largest_batch("resnet50", "h100-sxm", latency_s=-1)
+    with pytest.raises(RequestError, match="not a positive number"):
+        ax.largest_batch("resnet50", "h100-sxm", latency_s="5 ms")
 
 
 @given(st.integers(0, 5000), st.integers(1, 4096))

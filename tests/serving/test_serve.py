@@ -79,6 +79,27 @@ def test_a_device_brings_its_latency_surface_energy_and_price() -> None:
     one = ax.simulate("resnet50", "h100-sxm", batch=1).summary["latency_s"]
     assert r.latency_s.min() == pytest.approx(one, abs=2e-9)
     assert r.summary["energy_per_request_j"] > 0
+    # The device's error band becomes one of the latency.
+    for name in ("mean", "p50", "p99"):
+        low, high = (r.summary[f"latency_{name}_{end}_s"] for end in ("low", "high"))
+        assert low < r.summary[f"latency_{name}_s"] < high
+
+
+def test_equal_stamps_give_equal_numbers() -> None:
+    def run(**changes):
+        asked = {"arrivals": ax.Poisson(500), "batching": ax.Triton(8), "requests": 500, "seed": 3, **changes}
+        return ax.serve(ax.LinearService(0.004, 0.0005), **asked)
+
+    first = run()
+    assert run().stamp == first.stamp
+    assert np.array_equal(run().log.finish_ns, first.log.finish_ns)
+    for change in (
+        {"seed": 4},
+        {"batching": ax.Triton(8, 1)},
+        {"overheads": ax.Overheads(1e-6)},
+        {"requests": 501},
+    ):
+        assert run(**change).stamp != first.stamp
 
 
 def test_a_model_that_does_not_fit_is_infeasible() -> None:

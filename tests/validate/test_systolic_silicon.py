@@ -45,7 +45,7 @@ def test_eyeriss_is_within_ten_percent_per_layer(silicon) -> None:
 def test_nvdla_estimates_stand_apart(silicon) -> None:
     rows = silicon[silicon.device.str.startswith("nvdla")]
     assert set(rows.role) == {"vendor estimate"}
-    assert (rows.error_pct.abs() < 15).all()
+    assert (rows[rows.what.str.endswith("throughput")].error_pct.abs() < 15).all()
 
 
 def test_calibrated_rows_are_not_scored(silicon) -> None:

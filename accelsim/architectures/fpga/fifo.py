@@ -157,6 +157,23 @@ def occupied(
     held : int
         Words that each stream has in any case [words].
     """
+    found = []
+    for stage, fill in zip(network.stages, waiting(network, times, interval)):
+        depths = []
+        for edge, pixels in zip(stage.edges, fill):
+            beyond = pixels * max(words[edge.source], 1)
+            if edge.mode == "all" or beyond <= held:  # whole frames lie in the memories of their reader
+                depths.append(0)
+            else:
+                depths.append(next(d for d in classes(beyond) if d >= beyond))
+        found.append(depths)
+    return found
+
+
+def waiting(network: Network, times: Pace, interval: float) -> list[list[int]]:
+    """The most pixels that lie between two stages beside what the reader's window or join holds, by stage and
+    input, when two frames follow each other through FIFOs without limit at the pace of the interval [pixel].
+    """
     from accelsim.architectures.fpga.timing import run
 
     stages = network.stages
@@ -166,17 +183,13 @@ def occupied(
     fill = iter(run(stages, unlimited(stages, 2), fed, 2).fill.tolist())
     found = []
     for stage, capacity in zip(stages, network.depths):
-        depths = []
+        pixels = []
         for edge, charged in zip(stage.edges, capacity):
             own = _buffered(edge, stage)
             if len(stage.edges) > 1 and edge.mode == "stream" and charged > _plain(edge, stage):
                 own = charged
-            beyond = max(next(fill) - own, 0) * max(words[edge.source], 1)
-            if edge.mode == "all" or beyond <= held:  # whole frames lie in the memories of their reader
-                depths.append(0)
-            else:
-                depths.append(next(d for d in classes(beyond) if d >= beyond))
-        found.append(depths)
+            pixels.append(max(next(fill) - own, 0))
+        found.append(pixels)
     return found
 
 

@@ -116,6 +116,7 @@ def _conv(op: Op, at: Context) -> None:
         weight_bits=w.precision.bits,
         requantised=at.requantised,
         pixels_in=pixels_in,
+        density=w.density,
     )
     if groups == channels == height:
         base = replace(base, kind="vvau", mw=taps, mh=channels, rounds=1)
@@ -142,6 +143,7 @@ def _matmul(op: Op, at: Context) -> None:
         requantised=at.requantised,
         dynamic=dynamic,
         pixels_in=vectors,
+        density=1.0 if dynamic else b.density,
     )
     edges = [at.edge(a, vectors)]
     if dynamic:

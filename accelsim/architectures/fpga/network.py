@@ -102,6 +102,8 @@ class Unit:
         The weights come from external memory once per frame, see `accelsim.architectures.fpga.streamed`.
     bypass_bits : int
         FIFO that the shorter inputs of a join must hold while the longest is under way [bit].
+    density : float
+        Share of the weights that are not zero.
     """
 
     kind: UnitKind
@@ -121,6 +123,7 @@ class Unit:
     feedback: int = 0
     bypass_bits: int = 0
     streamed: bool = False
+    density: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

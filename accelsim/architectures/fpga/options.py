@@ -140,10 +140,11 @@ def evaluate(
     if unit.kind in ("mvau", "vvau"):
         w, a = unit.weight_bits, unit.act_bits
         acc = res.accumulator_bits(unit.mw, w, a)
-        lut = res.CONTROL_LUT + res.adder_lut(pe, simd, w, a, acc)
-        mult_lut = res.multiplier_lut(pe, simd, w, a)
+        kept = _kept(unit, pe, simd)
+        lut = res.CONTROL_LUT + kept * res.adder_lut(pe, simd, w, a, acc)
+        mult_lut = kept * res.multiplier_lut(pe, simd, w, a)
         if min(w, a) > 1:
-            mult_dsp = res.multiplier_dsp(pe, simd, w, a, technology, shared=unit.kind == "mvau")
+            mult_dsp = kept * res.multiplier_dsp(pe, simd, w, a, technology, shared=unit.kind == "mvau")
         if unit.requantised:
             lut, dsp, thresholds = _requantised(unit, pe, acc, lut, embedded)
         copies = 2 if unit.dynamic else 1
@@ -219,6 +220,14 @@ def evaluate(
         lutram=distributed,
         fixed_uram=np.zeros(n),
     )
+
+
+def _kept(unit: Unit, pe: Ints, simd: Ints) -> Any:
+    """Share of the multipliers and adders that synthesis keeps: in a fully unrolled unit each weight is a
+    constant, and those that are zero take no logic (Duarte et al., JINST 13 P07027, 2018, arXiv:1804.06913).
+    """
+    constant = (pe * simd == unit.weights) & (not unit.dynamic) & (not unit.streamed)
+    return np.where(constant, unit.density, 1.0)
 
 
 def _column(values: Any, n: int) -> Floats:

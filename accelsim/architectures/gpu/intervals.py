@@ -31,6 +31,9 @@ Shipped = tuple[dict[str, float], dict[tuple[str, str], dict[str, Band]]]
 LEVEL = 0.9
 SIZES_S = (10e-6, 100e-6, 1e-3)
 """Predicted latencies that part the sizes 0 to 3 [s]."""
+STEPS_S = (5e-6, 7e-6, 10e-6, 14e-6, 20e-6, 30e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 3e-3)
+"""Those that part the steps, several to a size."""
+_SIZES = tuple(sum(edge >= size for size in SIZES_S) for edge in (0.0, *STEPS_S))
 LIMITS = ("compute", "memory", "other")
 """What limits a row, by index; `other` is the L2, latencies and launches."""
 
@@ -100,9 +103,9 @@ def format_of(op: str, formats: PrecisionPlan) -> str:
     return _kind(formats.activation)
 
 
-def size_of(latency_s: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Index of the size of each predicted latency."""
-    return np.asarray(np.digitize(np.asarray(latency_s, dtype=np.float64), SIZES_S))
+def step_of(latency_s: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Index of the step of each predicted latency."""
+    return np.asarray(np.digitize(np.asarray(latency_s, dtype=np.float64), STEPS_S))
 
 
 def limit_of(bound: npt.ArrayLike) -> npt.NDArray[np.intp]:
@@ -112,12 +115,12 @@ def limit_of(bound: npt.ArrayLike) -> npt.NDArray[np.intp]:
     return np.where(names == "compute", 0, np.where(memory, 1, 2))
 
 
-def cells_of(op: str, formats: str, size: int, limit: int) -> tuple[str, str, str, str]:
-    """Cells that a row may take, most specific first: ``gemm/half/1/memory``, ``gemm/half/1``, ``gemm/half``,
-    ``gemm``.
+def cells_of(op: str, formats: str, step: int, limit: int) -> tuple[str, ...]:
+    """Cells that a row may take, most specific first: ``gemm/half/1/memory/5``, ``gemm/half/1/memory``,
+    ``gemm/half/1``, ``gemm/half``, ``gemm``.
     """
-    kind = f"{op}/{formats}"
-    return f"{kind}/{size}/{LIMITS[limit]}", f"{kind}/{size}", kind, op
+    kind, size = f"{op}/{formats}", f"{op}/{formats}/{_SIZES[step]}"
+    return f"{size}/{LIMITS[limit]}/{step}", f"{size}/{LIMITS[limit]}", size, kind, op
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def factors(
     table = table_of(op, formats, device, options)
     if table is None:
         return np.full(latency.shape, ASSUMED[0]), np.full(latency.shape, ASSUMED[1])
-    at = size_of(latency) * len(LIMITS) + limit_of(bound)
+    at = step_of(latency) * len(LIMITS) + limit_of(bound)
     beyond = np.maximum(np.log2(latency / table.longest_s), np.log2(table.shortest_s / latency))
     wider = np.minimum(1.0 + WIDER_PER_DOUBLING * np.maximum(beyond, 0.0), WIDEST) * table.wider
     low, high = np.exp(table.low[at] * wider), np.exp(table.high[at] * wider)
@@ -226,7 +229,7 @@ def factors(
 
 @dataclass(frozen=True)
 class Table:
-    """Bands of one operator and format by size and limit, at index ``size * len(LIMITS) + limit``.
+    """Bands of one operator and format by step and limit, at index ``step * len(LIMITS) + limit``.
 
     Attributes
     ----------
@@ -250,7 +253,7 @@ def table_of(op: str, formats: str, device: Any, options: Options) -> Table | No
     cells = evidence(device, op).cells
     if not cells:
         return None
-    names = [cells_of(op, formats, s, b) for s in range(len(SIZES_S) + 1) for b in range(len(LIMITS))]
+    names = [cells_of(op, formats, s, b) for s in range(len(STEPS_S) + 1) for b in range(len(LIMITS))]
     chosen = [next(cells[n] for n in cell if n in cells) for cell in names]
     seen = cells.get(f"{op}/{formats}", cells[op])
     unseen = formats != ANY and f"{op}/{formats}" not in cells

@@ -354,7 +354,7 @@ def _bands(program: Program, device: Any, options: Options) -> tuple[Any, ...]:
     groups: dict[tuple[str, str], int] = {}
     of = [groups.setdefault(intervals.row_of(k.anchor), len(groups)) for k in program.kernels]
     low, high, constants = [], [], []
-    cells = (len(intervals.SIZES_S) + 1) * len(intervals.LIMITS)
+    cells = (len(intervals.STEPS_S) + 1) * len(intervals.LIMITS)
     for op, formats in groups:
         table = intervals.table_of(op, formats, device, options)
         share = intervals.evidence(device, op).common_share

@@ -31,7 +31,7 @@ PARTS = ("active", "mac", "vector", "dram", "sram")
 
 _LOW_MOST, _HIGH_LEAST = math.log(1.0 - I.LEAST), math.log(1.0 + I.LEAST)
 _ASSUMED = (math.log(I.ASSUMED[0]), math.log(I.ASSUMED[1]))
-_SIZES = np.array(I.SIZES_S)
+_STEPS = np.array(I.STEPS_S)
 _LIMITS = len(I.LIMITS)
 _SLOPE, _WIDEST = I.WIDER_PER_DOUBLING, I.WIDEST
 _BOUNDS = len(R.BOUNDS)
@@ -107,9 +107,9 @@ def _band(count, group, seconds, code, weight, low, high, bands, eager, z, out):
     distinct = 0
     for i in range(count):
         g, t = group[i], seconds[i]
-        size = 0
-        while size < len(_SIZES) and t >= _SIZES[size]:
-            size += 1
+        step = 0
+        while step < len(_STEPS) and t >= _STEPS[step]:
+            step += 1
         limit = 0 if code[i] == R.COMPUTE else (1 if code[i] == R.MEMORY or code[i] == R.LINK else 2)
         beyond = 0.0
         if t > bands[g, LONGEST]:
@@ -117,8 +117,8 @@ def _band(count, group, seconds, code, weight, low, high, bands, eager, z, out):
         if t < bands[g, SHORTEST]:
             beyond = max(beyond, math.log2(bands[g, SHORTEST] / t))
         wider = min(1.0 + _SLOPE * beyond, _WIDEST) * bands[g, WIDER]
-        least = min(low[g, size * _LIMITS + limit] * wider, _LOW_MOST)
-        most = max(high[g, size * _LIMITS + limit] * wider, _HIGH_LEAST)
+        least = min(low[g, step * _LIMITS + limit] * wider, _LOW_MOST)
+        most = max(high[g, step * _LIMITS + limit] * wider, _HIGH_LEAST)
         if eager and code[i] == R.LAUNCH:
             least, most = _ASSUMED
         sigma = (most - least) / (2.0 * z)
@@ -181,7 +181,7 @@ def cost_programs(  # type: ignore[no-untyped-def]
         First and slope of FLOP, first and slope of elementwise operations.
     coefficients : ndarray, shape (kernels, COEFFICIENTS)
     low, high, bands : ndarray
-        By band: logarithms of its ends by size and limit, and constants.
+        By band: logarithms of its ends by step and limit, and constants.
     eager : bool
         Launches are paced by a host whose speed is assumed.
     z : float

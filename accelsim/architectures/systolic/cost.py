@@ -139,6 +139,15 @@ class Parts:
         return self.overhead + np.minimum(self.compute, self.traffic) if self.apart else self.overhead
 
 
+def _stored_weights(nests: Nests, device: SystolicDevice) -> Any:
+    """Right operands as they lie in memory [B]: weights in whole tiles where the device wants them so."""
+    unit = device.array
+    if not unit.whole_tiles:
+        return nests.right_bytes
+    depth, width = -(-nests.k // unit.rows) * unit.rows, -(-nests.n // unit.cols) * unit.cols
+    return np.where(nests.swap, 1.0, depth * width / (nests.k * nests.n)) * nests.right_bytes
+
+
 def _parts(program: Program) -> tuple[Parts, Any, Any]:
     """The parts of all kernels, with the fold and the tile tables behind them."""
     # numba is imported by the kernels: only runs that need them pay for it.
@@ -155,15 +164,17 @@ def _parts(program: Program) -> tuple[Parts, Any, Any]:
         unit.rows, unit.cols, unit.count, folds.CODES[unit.dataflow], unit.double_buffered,
         nests.swap.astype(bool) & unit.swaps_operands,
     )  # fmt: skip
+    weights = _stored_weights(nests, device)
     tile = memory.tile_table(
-        nests.batch, height, nests.n, nests.k, turns, nests.left_bytes / nests.bands, nests.right_bytes,
+        nests.batch, height, nests.n, nests.k, turns, nests.left_bytes / nests.bands, weights,
         nests.left_element, nests.right_element, nests.sum_element, nests.held, _room(device),
     )  # fmt: skip
 
     array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * turns, count)
     vector = work.vector_ops / device.vector.ops_per_clock
     array, vector = _grouped_on_vector(nests, device, array, vector)
-    dram_bytes = work.bytes_dram + np.bincount(nests.kernel, tile[:, memory.EXTRA_BYTES], count)
+    extra = tile[:, memory.EXTRA_BYTES] + weights - nests.right_bytes
+    dram_bytes = work.bytes_dram + np.bincount(nests.kernel, extra, count)
     ports, sums = _sram_bytes(nests, fold, folds)
     ports = np.bincount(nests.kernel, ports, count)
     operands = ports + np.bincount(nests.kernel, sums, count)

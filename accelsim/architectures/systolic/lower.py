@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isnan
 
@@ -45,7 +45,16 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         ``precision``: a product in a format that the arrays lack. ``sram``: one element of each operand and
         a sum do not fit. ``link``: a collective on a device without a link.
     """
-    _check_precisions(fuse(graph, epilogue), device)
+    lacking = _lacking(graph, tuple(device.array.macs_per_pe))
+    if lacking is not None:
+        name, wanted = lacking
+        have = device.array.macs_per_pe
+        raise InfeasibleError(
+            "precision",
+            f"{wanted.name} products ('{name}')",
+            ", ".join(have),
+            f"the nearest that {device.name} has is {nearest(wanted, have)}",
+        )
     sparsity, notes = _sparsity(graph, options, device)
     ready = _prepared(graph, sparsity, device.array.skips_zeros, device.array.accumulator)
     if device.link is None and any(kernel.lane == "link" for kernel in ready.kernels):
@@ -58,7 +67,7 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         return cold
     room = device.sram.capacity_bytes - (device.sram.ofmap_bytes or 0.0)
     shares = (0.0, *WEIGHT_SHARES) if device.sram.keeps_weights else (0.0,)
-    plans = [plan(ready.usage, room, share) for share in shares]
+    plans = [ready.plan(room, share) for share in shares]
     warm = [
         _program(ready, device, options, notes, sparsity, p) for p in plans if p.tensors or p.weight_bytes
     ]
@@ -86,6 +95,14 @@ class _Prepared:
     totals: Totals
     usage: Usage
     memory_bytes: float
+    plans: dict[tuple[float, float], Residency] = field(default_factory=dict)
+
+    def plan(self, room: float, share: float) -> Residency:
+        """The residency plan of a memory: designs of a sweep share a few sizes."""
+        held = self.plans.get((room, share))
+        if held is None:
+            held = self.plans[room, share] = plan(self.usage, room, share)
+        return held
 
 
 @lru_cache(maxsize=32)
@@ -197,9 +214,10 @@ def _kernel(group: Group) -> Kernel:
     return Kernel(group.anchor.name, group.ops, group.inputs, group.outputs, lane, group.after, group.repeat)
 
 
-def _check_precisions(groups: Iterable[Group], device: SystolicDevice) -> None:
-    have = device.array.macs_per_pe
-    for group in groups:
+@lru_cache(maxsize=64)
+def _lacking(graph: Graph, have: tuple[str, ...]) -> tuple[str, Precision] | None:
+    """The first op with a product in a format that the arrays lack, and the format."""
+    for group in fuse(graph, epilogue):
         for op in group.ops:
             for _, left, right in operands(op):
                 given = [t for t in (left, right) if t is not None]
@@ -209,12 +227,8 @@ def _check_precisions(groups: Iterable[Group], device: SystolicDevice) -> None:
                 for t in given:
                     narrow = t.role in ("weight", "kv") and t.precision.bits < wide.bits
                     if t.precision.name not in have and not narrow:
-                        raise InfeasibleError(
-                            "precision",
-                            f"{t.precision.name} products ('{op.name}')",
-                            ", ".join(have),
-                            f"the nearest that {device.name} has is {nearest(t.precision, have)}",
-                        )
+                        return op.name, t.precision
+    return None
 
 
 def nearest(wanted: Precision, have: Iterable[str]) -> str:

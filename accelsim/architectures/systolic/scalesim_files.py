@@ -151,7 +151,11 @@ def read_config(path: Path) -> ScaleSimConfig:
     sparsity = _Section(parser, "sparsity", path)
     bounded = presets.choice("InterfaceBandwidth", ("USER", "CALC")) == "USER"
     if presets.flag("UseRamulatorTrace"):
-        raise ConfigError("Ramulator traces are not modelled", f"{path}: [run_presets] UseRamulatorTrace")
+        raise ConfigError(
+            "Ramulator traces are not modelled",
+            f"{path}: [run_presets] UseRamulatorTrace",
+            "set it to False: bandwidth then bounds the transfers",
+        )
     if bounded:
         for key in ("IfmapCustomLayout", "FilterCustomLayout"):
             if layout.flag(key):
@@ -176,7 +180,11 @@ def read_config(path: Path) -> ScaleSimConfig:
     sparse = ""
     if sparsity.flag("SparsitySupport"):
         if sparsity.flag("OptimizedMapping"):
-            raise ConfigError("row-wise sparsity is not modelled", f"{path}: [sparsity] OptimizedMapping")
+            raise ConfigError(
+                "row-wise sparsity is not modelled (the tool draws each row's ratio at random)",
+                f"{path}: [sparsity] OptimizedMapping",
+                "set it to false and give each layer its N:M",
+            )
         sparse = sparsity.choice("SparseRep", SPARSE_FORMATS)
     return ScaleSimConfig(
         general.text("run_name"),

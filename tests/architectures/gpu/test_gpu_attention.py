@@ -72,7 +72,8 @@ def twin(model, device, shape, distance, rate, clock):
     split = 1.0
     if model.split_fill:
         room = floor(model.split_fill * sm.count / grid)
-        split = max(1.0, min(room, floor(most * block / model.split_keys), model.most_splits))
+        counted = keys if model.history else most * block
+        split = max(1.0, min(room, floor(counted / model.split_keys), model.most_splits))
     own, last, blocks = max(1.0, mean / split), max(1.0, most / split), grid * split
     products = 4.0 * tile * block * width / rate
     softmax = model.softmax * tile * block / sm.exp_per_clock
@@ -262,6 +263,17 @@ def test_small_grids_leave_the_kernel_of_shared_heads():
     assert time(1, 17 * 128) < 0.7 * time(1, 17 * 128 - 1)
     assert time(17, 2) < time(16, 2)
     assert time(1, 40_000) > time(1, 17 * 128)
+
+
+def test_parts_before_a_window_cost_their_blocks():
+    """TensorRT-LLM splits 16,384 keys into parts although a window of 128 leaves most of them empty."""
+    gpu = load_hardware("h100-sxm")
+    assert gpu.kernels.attention["trtllm"]["decode-window"].history == 1
+
+    def time(keys):
+        return attention_rows(table((8, 64, 8, 64, 1, keys, True, 128)), BF16, gpu, "trtllm")[0][0]
+
+    assert time(16_384) > 1.5 * time(256)
 
 
 def test_packing_heads_copies_them_unless_they_lie_together():

@@ -1,0 +1,125 @@
+"""Commands for buyers: serve, tradeoff."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from accelsim.cli.common import Json, emit
+from accelsim.core.errors import RequestError, did_you_mean
+from accelsim.core.frames import records
+from accelsim.core.outcome import Infeasible
+from accelsim.report import tables
+
+app = typer.Typer()
+
+SERVERS = ("triton", "torchserve", "tfserving", "none")
+SHOWN = ("status", "latency_mean_s", "latency_p50_s", "latency_p99_s", "throughput_per_s", "mean_batch")
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="Workload name or file.")],
+    hardware: Annotated[str, typer.Option("--hardware", "-d", help="Device name or file.")],
+    rate: Annotated[list[float] | None, typer.Option("--rate", help="Poisson arrivals per second.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="A trace of arrivals instead.")] = None,
+    server: Annotated[str, typer.Option(help="triton, torchserve, tfserving or none.")] = "triton",
+    max_batch: Annotated[int, typer.Option(help="Largest batch.")] = 8,
+    delay_us: Annotated[int, typer.Option(help="How long a batch waits to fill [us].")] = 0,
+    instances: Annotated[int, typer.Option(help="Instances of the model.")] = 1,
+    config: Annotated[
+        Path | None, typer.Option(help="The server's own file instead: config.pbtxt, .properties or .txt.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", "-p", help="Number format.")] = None,
+    requests: Annotated[int | None, typer.Option(help="How many; 100,000 by default.")] = None,
+    slo_ms: Annotated[float | None, typer.Option(help="Latency objective for the goodput [ms].")] = None,
+    warmup: Annotated[float, typer.Option(help="Share of requests that statistics leave out.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """What requests meet behind a server: latency percentiles, goodput, batches."""
+    from accelsim.serving.arrivals import Poisson
+    from accelsim.serving.serve import serve as served
+    from accelsim.serving.service import DeviceService
+    from accelsim.serving.traces import Trace
+
+    if bool(rate) == (trace is not None):
+        raise RequestError("give --rate or --trace", hint="--rate 800; repeat it for a curve")
+    policy = _policy(server, max_batch, delay_us, instances, config)
+    law = DeviceService.of(model, hardware, max_batch=policy.max_batch, precision=precision)
+    arrivals: list[Any] = [Trace(trace)] if trace is not None else [Poisson(r) for r in rate or []]
+    outcomes = [
+        served(
+            law,
+            arrivals=coming,
+            batching=policy,
+            requests=requests,
+            seed=seed,
+            warmup=warmup,
+            slo_s=None if slo_ms is None else slo_ms / 1e3,
+        )
+        for coming in arrivals
+    ]
+    given: list[float | None] = [*rate] if rate else [None] * len(outcomes)
+    if as_json:
+        emit([{"rate_per_s": r, **o.summary} for r, o in zip(given, outcomes)])
+        return
+    rows = []
+    for r, outcome in zip(given, outcomes):
+        if isinstance(outcome, Infeasible):
+            typer.echo(str(outcome))
+            continue
+        shown = [n for n in (*SHOWN, "goodput_per_s") if n in outcome.summary]
+        rows.append({"rate_per_s": r or "trace", **{n: outcome.summary[n] for n in shown}})
+    typer.echo(tables.text(rows))
+    for note in dict.fromkeys(n for o in outcomes for n in getattr(o, "notes", ())):
+        typer.echo(f"note: {note}")
+
+
+@app.command()
+def tradeoff(
+    model: Annotated[str, typer.Argument(help="Workload name or file.")],
+    hardware: Annotated[list[str], typer.Option("--hardware", "-d", help="Device; repeat for several.")],
+    items: Annotated[int, typer.Option("--batch", "-b", help="Items per run.")] = 1,
+    phase: Annotated[str | None, typer.Option(help="forward, prefill or decode.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens of prompt or cache.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Your own dated prices, .yaml.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What each technique brings on each device, and what it costs in accuracy, energy and money."""
+    from accelsim.explore.tradeoff import CELLS
+    from accelsim.explore.tradeoff import tradeoff as traded
+
+    names = [part for value in hardware for part in value.split(",")]
+    found = traded(model, names, batch=items, phase=phase, context=context, prices=prices)
+    rows = records(found.frame)
+    if as_json:
+        emit(rows)
+        return
+    keys = ("hardware", "technique", "level", *CELLS)
+    typer.echo(tables.text([{name: row.get(name, "") for name in keys} for row in rows]))
+
+
+def _policy(server: str, max_batch: int, delay_us: int, instances: int, config: Path | None) -> Any:
+    """The batching of a server, by options or from its own file."""
+    from accelsim.serving.batching import NoBatching
+    from accelsim.serving.tfserving import TensorFlowServing
+    from accelsim.serving.torchserve import TorchServe
+    from accelsim.serving.triton import Triton
+
+    kinds: dict[str, Any] = {"triton": Triton, "torchserve": TorchServe, "tfserving": TensorFlowServing}
+    if server not in SERVERS:
+        raise RequestError(f"unknown server '{server}'", hint=did_you_mean(server, SERVERS))
+    if config is not None:
+        if server == "none":
+            raise RequestError("no server has no file", hint="leave out --config")
+        return kinds[server].from_config(str(config))
+    if server == "triton":
+        return Triton(max_batch=max_batch, max_queue_delay_us=delay_us, instances=instances)
+    if server == "torchserve":
+        return TorchServe(max_batch=max_batch, max_batch_delay_ms=round(delay_us / 1e3), workers=instances)
+    if server == "tfserving":
+        return TensorFlowServing(max_batch=max_batch, batch_timeout_us=delay_us, threads=instances)
+    return NoBatching(instances=instances)

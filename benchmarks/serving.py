@@ -1,0 +1,86 @@
+"""How fast serving is simulated: ``python benchmarks/serving.py [--json]``.
+
+Processor time on one core, best of several runs, kernels compiled before. Targets are printed beside the
+figures; nothing fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import accelsim as ax
+from accelsim.serving.fast import twin
+from accelsim.serving.serve import curve
+from accelsim.serving.service import Times
+
+REQUESTS = 1_000_000
+READABLE = 20_000
+LAW = ax.LinearService(0.004, 0.0005)
+POLICIES = {
+    "greedy": ax.Greedy(8),
+    "triton": ax.Triton(8),
+    "triton, delay 1 ms": ax.Triton(8, max_queue_delay_us=1000),
+    "triton, 4 instances": ax.Triton(8, instances=4),
+    "triton, timeout": ax.Triton(8, queue_policy=ax.QueuePolicy("REJECT", 30_000)),
+    "tensorflow serving": ax.TensorFlowServing(8, 1000, 100),
+    "torchserve": ax.TorchServe(8, 5, 1, 1000),
+}
+MEMORY = """
+import resource
+import accelsim as ax
+law = ax.LinearService(0.004, 0.0005)
+ax.serve(law, arrivals=ax.Poisson(750), batching=ax.Triton(8), requests=10_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def best_s(call: Callable[[], object], times: int = 3) -> float:
+    """Least processor time of a call [s]."""
+    call()
+    taken = []
+    for _ in range(times):
+        start = time.process_time()
+        call()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def figures() -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for name, policy in POLICIES.items():
+        arrivals = ax.Poisson(750 * policy.instances)
+        requests = arrivals.generate(REQUESTS)
+        few = arrivals.generate(READABLE)
+        times = Times.of(LAW, ax.Overheads(), policy.max_batch)
+        kernel = REQUESTS / best_s(lambda: twin.run_open(requests, policy, times))  # noqa: B023
+        whole = REQUESTS / best_s(lambda: ax.serve(LAW, arrivals=requests, batching=policy))  # noqa: B023
+        slow = READABLE / best_s(lambda: ax.serve(LAW, arrivals=few, batching=policy, engine="simpy"))  # noqa: B023
+        rows.append({"what": f"{name}: kernel", "value": kernel, "unit": "requests/s", "target": 3e6})
+        rows.append({"what": f"{name}: serve()", "value": whole, "unit": "requests/s", "target": None})
+        rows.append({"what": f"{name}: simpy", "value": slow, "unit": "requests/s", "target": 2e4})
+    rates = [100 + 40 * i for i in range(20)]
+    sweep = best_s(lambda: curve(LAW, rates_per_s=rates, batching=ax.Triton(8), requests=100_000), 1)
+    rows.append({"what": "p99 against rate, 20 x 100,000", "value": sweep, "unit": "s", "target": 3.0})
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    rows.append(
+        {"what": "memory, 10,000,000 requests", "value": float(done.stdout), "unit": "B", "target": 1e9}
+    )
+    return rows
+
+
+def main() -> None:
+    rows = figures()
+    if "--json" in sys.argv:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        target = f"(target {row['target']:.3g})" if row["target"] is not None else ""
+        print(f"{row['what']:34s} {row['value']:12.4g} {row['unit']} {target}")
+
+
+if __name__ == "__main__":
+    main()

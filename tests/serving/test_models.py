@@ -1,0 +1,133 @@
+"""Several models and data flows on one server."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import accelsim as ax
+from accelsim.serving.serve import curve
+
+
+def test_parallel_stages_end_with_the_slowest() -> None:
+    flow = ax.Ensemble(
+        ax.Stage("in", ax.LinearService(0.001), ax.NoBatching()),
+        ax.Stage("left", ax.LinearService(0.003), ax.NoBatching(), ("in",)),
+        ax.Stage("right", ax.LinearService(0.005), ax.NoBatching(), ("in",)),
+        ax.Stage("out", ax.LinearService(0.002), ax.NoBatching(), ("left", "right")),
+    )
+    r = ax.serve(flow, arrivals=ax.Deterministic(20), requests=40)
+    assert r.latency_s == pytest.approx(np.full(40, 0.008), abs=1e-9)
+    assert [s.name for s in r.stations] == ["in", "left", "right", "out"]
+
+
+def test_a_refusing_stage_refuses_the_request() -> None:
+    flow = ax.Ensemble(
+        ax.Stage("first", ax.LinearService(0.001), ax.NoBatching()),
+        ax.Stage("second", ax.LinearService(0.1), ax.TorchServe(1, 0, 1, job_queue_size=1), ("first",)),
+    )
+    r = ax.serve(flow, arrivals=ax.Poisson(100), requests=200)
+    done = (r.requests["status"] == "completed").sum()
+    refused = (r.requests["status"] == "rejected").sum()
+    assert done + refused == 200
+    assert refused > 100
+
+
+def test_static_stages_flush_at_the_end() -> None:
+    flow = ax.Ensemble(
+        ax.Stage("a", ax.LinearService(0.001), ax.StaticBatch(4)),
+        ax.Stage("b", ax.LinearService(0.001), ax.StaticBatch(8), ("a",)),
+    )
+    r = ax.serve(flow, arrivals=ax.Poisson(100), requests=30)
+    assert r.summary["in_flight"] == 0
+    assert (r.requests["status"] == "completed").all()
+
+
+def test_models_by_name_are_independent_queues() -> None:
+    traffic = ax.Superposition(ax.Stream(ax.Poisson(300), model=0), ax.Stream(ax.Poisson(100), model=1))
+    laws = {"small": ax.LinearService(0.002), "large": ax.LinearService(0.008)}
+    both = ax.serve(laws, arrivals=traffic, batching={"small": ax.Greedy(4)}, requests=4000)
+    coming = traffic.generate(4000)
+    alone = ax.serve(laws["large"], arrivals=coming.take(coming.model == 1), batching=ax.Greedy(8))
+    mine = both.log.finish_ns[coming.model == 1]
+    assert np.array_equal(mine, alone.log.finish_ns)
+    assert [s.max_batch for s in both.stations] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda law: ax.serve({}, arrivals=ax.Poisson(1), requests=1),
+        lambda law: ax.serve({"a": law}, arrivals=ax.Poisson(1), batching={"b": ax.Greedy()}, requests=1),
+        lambda law: ax.serve(law, arrivals=ax.Poisson(1), batching={"b": ax.Greedy()}, requests=1),
+        lambda law: ax.serve({"a": law, "b": law}, arrivals=ax.ClosedLoop(1), requests=1),
+        lambda law: ax.serve(law, arrivals=ax.ClosedLoop(1), requests=1, engine="numba"),
+        lambda law: ax.serve(
+            {"a": law}, arrivals=ax.Superposition(ax.Stream(ax.Poisson(1), model=3)), requests=1
+        ),
+        lambda law: ax.Ensemble(),
+        lambda law: ax.Ensemble(ax.Stage("a", law, ax.Greedy(), ("z",))),
+        lambda law: ax.Ensemble(ax.Stage("a", law, ax.Greedy()), ax.Stage("a", law, ax.Greedy())),
+    ],
+)
+def test_senseless_models_are_refused(call) -> None:
+    with pytest.raises(ax.AccelsimError):
+        call(ax.LinearService(0.01))
+
+
+def test_latency_rises_with_the_rate() -> None:
+    rows = curve(
+        ax.LinearService(0.004, 0.0005),
+        rates_per_s=[100, 400, 700, 900],
+        batching=ax.Greedy(8),
+        requests=20_000,
+    )
+    assert rows["latency_p99_s"].is_monotonic_increasing
+
+
+def test_a_shared_resource_lets_one_model_run_at_a_time() -> None:
+    limit = ax.RateLimit({"lock": 1})
+    policy = ax.Triton(1, instances=2, rate_limit=limit)
+    laws = {"a": ax.LinearService(0.004), "b": ax.LinearService(0.004)}
+    traffic = ax.Superposition(ax.Stream(ax.Poisson(60), model=0), ax.Stream(ax.Poisson(60), model=1))
+    r = ax.serve(laws, arrivals=traffic, batching=policy, requests=3000)
+    table = r.executions.sort_values("start_s")
+    assert (
+        table["start_s"].to_numpy()[1:] >= (table["start_s"] + table["held_s"]).to_numpy()[:-1] - 1e-12
+    ).all()
+    assert (r.requests["status"] == "completed").all()
+    free = ax.serve(laws, arrivals=traffic, batching=policy, requests=3000, resources={"lock": 4})
+    assert free.summary["latency_mean_s"] < r.summary["latency_mean_s"]
+
+
+def test_rate_limits_weigh_models_by_priority() -> None:
+    laws = {"often": ax.LinearService(0.004), "seldom": ax.LinearService(0.004)}
+    policies = {
+        "often": ax.Triton(1, rate_limit=ax.RateLimit({"lock": 1}, priority=1)),
+        "seldom": ax.Triton(1, rate_limit=ax.RateLimit({"lock": 1}, priority=2)),
+    }
+    traffic = ax.Superposition(ax.Stream(ax.Poisson(250), model=0), ax.Stream(ax.Poisson(250), model=1))
+    r = ax.serve(laws, arrivals=traffic, batching=policies, requests=1000)
+    first = r.executions.sort_values("start_s").head(400)["station"].value_counts()
+    assert first["often"] / first["seldom"] == pytest.approx(2, rel=0.1)
+
+
+def test_a_need_above_the_total_is_refused() -> None:
+    policy = ax.Triton(1, rate_limit=ax.RateLimit({"lock": 3}))
+    with pytest.raises(ax.AccelsimError, match="needs 3 of resource 'lock', there are 2"):
+        ax.serve(
+            ax.LinearService(1), arrivals=ax.Poisson(1), batching=policy, requests=1, resources={"lock": 2}
+        )
+
+
+def test_tensorflow_models_share_threads_in_turn() -> None:
+    laws = {"a": ax.LinearService(0.004), "b": ax.LinearService(0.004)}
+    everything = ax.Requests(np.zeros(60), model=np.arange(60) % 2)
+    policy = ax.TensorFlowServing(4, 0, 100, threads=1)
+    r = ax.serve(laws, arrivals=everything, batching=policy)
+    table = r.executions.sort_values("start_s")
+    ends = (table["start_s"] + table["held_s"]).to_numpy()
+    assert (table["start_s"].to_numpy()[1:] >= ends[:-1] - 1e-12).all()
+    assert (table["station"].to_numpy()[1:] != table["station"].to_numpy()[:-1]).all()
+    with pytest.raises(ax.AccelsimError, match="share its threads"):
+        ax.serve(laws, arrivals=everything, batching={"a": policy, "b": ax.TensorFlowServing(4, threads=2)})

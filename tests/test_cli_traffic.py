@@ -1,0 +1,57 @@
+"""Serving and trade-offs from a shell."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from accelsim.cli import app
+from accelsim.core.errors import AccelsimError
+
+BASE = ("serve", "resnet50", "-d", "t4", "-p", "int8", "--requests", "20000")
+
+
+def run(*args):
+    done = CliRunner().invoke(app, list(args))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.stdout
+
+
+def test_latency_grows_with_the_rate_and_overload_is_said():
+    rows = json.loads(run(*BASE, "--rate", "500", "--rate", "3000", "--rate", "90000", "--json"))
+    p99 = [row["latency_p99_s"] for row in rows]
+    assert p99 == sorted(p99)
+    assert [row["status"] for row in rows] == ["ok", "ok", "unstable"]
+    assert "unstable" in run(*BASE, "--rate", "90000")
+
+
+def test_the_servers_own_file_is_read(tmp_path):
+    config = tmp_path / "config.pbtxt"
+    config.write_text("max_batch_size: 4\ndynamic_batching { max_queue_delay_microseconds: 100 }\n")
+    rows = json.loads(run(*BASE, "--rate", "3000", "--config", str(config), "--json"))
+    assert rows[0]["mean_batch"] <= 4
+
+
+def test_a_tradeoff_is_a_table():
+    rows = json.loads(run("tradeoff", "resnet18", "-d", "t4", "--json"))
+    assert {"baseline", "quantisation"} & {row["technique"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "--rate"),
+        (("--rate", "5", "--server", "tritn"), "triton"),
+        (("--rate", "0"), "rate"),
+        (("--rate", "5", "--instances", "0"), "instance"),
+        (("--rate", "5", "--config", "none.pbtxt"), "none.pbtxt"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, named):
+    with pytest.raises(AccelsimError) as caught:
+        run(*BASE, *arguments)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
