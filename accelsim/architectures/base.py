@@ -230,6 +230,8 @@ class BatchCosts:
     flops, dram_bytes : ndarray
     memory_bytes, weight_bytes, kv_bytes, activation_bytes : ndarray
         What must be resident, and the parts of it [B].
+    resources : mapping
+        Resources of the device that every batch takes.
     """
 
     latency_s: Any
@@ -243,6 +245,7 @@ class BatchCosts:
     weight_bytes: Any
     kv_bytes: Any
     activation_bytes: Any
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -76,7 +76,7 @@ def _feasible(asked: Request, order: Any, found: BatchCosts, chosen: Any) -> dic
         found.dram_bytes[chosen],
         found.memory_bytes[chosen],
     )
-    return summary(
+    row = summary(
         asked.named(batch),
         asked.device,
         asked.formats.activation.name,
@@ -86,6 +86,8 @@ def _feasible(asked: Request, order: Any, found: BatchCosts, chosen: Any) -> dic
         asked.options.fidelity,
         figures,
     )
+    row.update({f"resource_{name}": value for name, value in found.resources.items()})
+    return row
 
 
 def _infeasible(asked: Request, order: Any, found: BatchCosts, chosen: Any) -> dict[str, Any]:

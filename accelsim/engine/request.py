@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class Request:
     @property
     def accuracy(self) -> Accuracy:
         """What is known of the accuracy of such a run, whatever the batch."""
-        return of_run(self.graph, own_precision(self.graph), self.formats, self.options.sparsity)
+        return _accuracy(self.graph, self.formats, self.options.sparsity)
 
     def named(self, batch: Any) -> dict[str, Any]:
         """The fields of a row for a batch."""
@@ -136,6 +137,11 @@ class Request:
                     ", ".join(have),
                     "leave the accumulator out of the plan",
                 )
+
+
+@lru_cache(maxsize=64)
+def _accuracy(graph: Graph, formats: PrecisionPlan, sparsity: str) -> Accuracy:
+    return of_run(graph, own_precision(graph), formats, sparsity)
 
 
 def check_memory(
