@@ -48,10 +48,33 @@ _PUBLIC = {
     "largest_batch": "accelsim.explore.batching",
     "length_buckets": "accelsim.explore.batching",
     "distill": "accelsim.explore.pairs",
+    "explorer": "accelsim.report.explorer.app",
     "cascade": "accelsim.explore.pairs",
     "speculative": "accelsim.explore.pairs",
+    "compose": "accelsim.explore.compose",
+    "confidential_query": "accelsim.engine.confidential",
+    "Screen": "accelsim.techniques.security",
+    "Smoothing": "accelsim.techniques.security",
+    "Vote": "accelsim.techniques.security",
+    "Confidential": "accelsim.techniques.security",
+    "Encrypted": "accelsim.techniques.security",
+    "OutputNoise": "accelsim.techniques.security",
+    "local_step": "accelsim.engine.training",
+    "training_bill": "accelsim.engine.training",
+    "federated": "accelsim.serving.federated",
+    "Participants": "accelsim.serving.federated",
+    "beside": "accelsim.serving.beside",
+    "Compression": "accelsim.techniques.federation",
+    "SecureAggregation": "accelsim.techniques.federation",
+    "backward": "accelsim.workload.backward",
+    "training_step": "accelsim.workload.backward",
+    "explain": "accelsim.explore.explain",
+    "train": "accelsim.explore.training",
+    "spike_rates": "accelsim.architectures.neuromorphic.spiking",
     "prune": "accelsim.techniques.pruning",
     "Pruning": "accelsim.techniques.pruning",
+    "size_for": "accelsim.explore.sizing",
+    "Sizing": "accelsim.explore.sizing",
     "catalog": "accelsim.core.catalog",
     "Precision": "accelsim.core.precision",
     "Quantity": "accelsim.core.quantity",
@@ -60,6 +83,7 @@ _PUBLIC = {
     "GpuDevice": "accelsim.hardware.schema",
     "SystolicDevice": "accelsim.hardware.schema",
     "FpgaDevice": "accelsim.hardware.schema",
+    "NeuromorphicDevice": "accelsim.hardware.schema",
     "load_workload": "accelsim.workload.load",
     "Graph": "accelsim.workload.graph",
     "Op": "accelsim.workload.graph",
@@ -103,8 +127,40 @@ _PUBLIC = {
     "TorchServe": "accelsim.serving.torchserve",
     "TensorFlowServing": "accelsim.serving.tfserving",
     "RayServe": "accelsim.serving.rayserve",
+    "serve_fleet": "accelsim.serving.fleet.serve",
+    "Fleet": "accelsim.serving.fleet.spec",
+    "Pool": "accelsim.serving.fleet.spec",
+    "Replica": "accelsim.serving.fleet.replica",
+    "Place": "accelsim.serving.fleet.place",
+    "Client": "accelsim.serving.fleet.client",
+    "FleetResult": "accelsim.serving.fleet.outcome",
+    "Crash": "accelsim.serving.fleet.faults",
+    "Restart": "accelsim.serving.fleet.faults",
+    "Slow": "accelsim.serving.fleet.faults",
+    "LinkLoss": "accelsim.serving.fleet.faults",
+    "LinkDelay": "accelsim.serving.fleet.faults",
+    "Shift": "accelsim.serving.fleet.versions",
+    "Swap": "accelsim.serving.fleet.versions",
+    "RoundRobin": "accelsim.serving.fleet.balancers",
+    "RandomBalancer": "accelsim.serving.fleet.balancers",
+    "LeastOutstanding": "accelsim.serving.fleet.balancers",
+    "PowerOfChoices": "accelsim.serving.fleet.balancers",
+    "LatencyAware": "accelsim.serving.fleet.balancers",
+    "Weighted": "accelsim.serving.fleet.balancers",
+    "Nearest": "accelsim.serving.fleet.balancers",
+    "QueueLimit": "accelsim.serving.fleet.admission",
+    "LatencyLimit": "accelsim.serving.fleet.admission",
+    "TokenBucket": "accelsim.serving.fleet.admission",
+    "Knative": "accelsim.serving.fleet.knative",
+    "HPA": "accelsim.serving.fleet.hpa",
+    "TargetTracking": "accelsim.serving.fleet.tracking",
     "Ensemble": "accelsim.serving.ensemble",
     "Stage": "accelsim.serving.ensemble",
+    "ContinuousBatching": "accelsim.serving.llm.policy",
+    "Speculative": "accelsim.serving.llm.policy",
+    "TokenServeResult": "accelsim.serving.llm.outcome",
+    "UniformLengths": "accelsim.serving.arrivals",
+    "LogNormalLengths": "accelsim.serving.arrivals",
 }
 
 for _owner, _name, _target in (
@@ -136,44 +192,79 @@ __all__ = ["MODEL_VERSION", "__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
     from accelsim.architectures.base import Interval, KernelCost
+    from accelsim.architectures.neuromorphic.spiking import spike_rates
     from accelsim.calibration.fit import Calibration, calibrate
     from accelsim.core.catalog import catalog
     from accelsim.core.errors import AccelsimError
     from accelsim.core.outcome import Infeasible
     from accelsim.core.precision import Precision
     from accelsim.core.quantity import Quantity
+    from accelsim.engine.confidential import confidential_query
     from accelsim.engine.predict import predict_ops
     from accelsim.engine.result import Result, Stamp
     from accelsim.engine.simulate import simulate
     from accelsim.engine.timeline import Segment
+    from accelsim.engine.training import local_step, training_bill
     from accelsim.explore.batching import batch_curve, largest_batch, length_buckets
     from accelsim.explore.compare import compare
+    from accelsim.explore.compose import compose
+    from accelsim.explore.explain import explain
     from accelsim.explore.influence import elasticities, main_effects
     from accelsim.explore.mixed import mixed_precision
     from accelsim.explore.mixed_plan import MixedPrecision
     from accelsim.explore.pairs import cascade, distill, speculative
     from accelsim.explore.search import Search, search
+    from accelsim.explore.sizing import Sizing, size_for
     from accelsim.explore.space import Space, linear, log, pow2
     from accelsim.explore.store import Store
     from accelsim.explore.study import Study
     from accelsim.explore.sweep import sweep
     from accelsim.explore.tradeoff import Tradeoff, tradeoff
+    from accelsim.explore.training import train
     from accelsim.hardware.cost import CostModel
-    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, SystolicDevice
+    from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
+    from accelsim.report.explorer.app import explorer
     from accelsim.serving.arrivals import (
         MMPP,
         ClosedLoop,
         Deterministic,
         Diurnal,
         Gamma,
+        LogNormalLengths,
         Poisson,
         Stream,
         Superposition,
+        UniformLengths,
     )
     from accelsim.serving.batching import Greedy, NoBatching, StaticBatch
+    from accelsim.serving.beside import beside
     from accelsim.serving.ensemble import Ensemble, Stage
+    from accelsim.serving.federated import Participants, federated
+    from accelsim.serving.fleet.admission import LatencyLimit, QueueLimit, TokenBucket
+    from accelsim.serving.fleet.balancers import (
+        LatencyAware,
+        LeastOutstanding,
+        Nearest,
+        PowerOfChoices,
+        RandomBalancer,
+        RoundRobin,
+        Weighted,
+    )
+    from accelsim.serving.fleet.client import Client
+    from accelsim.serving.fleet.faults import Crash, LinkDelay, LinkLoss, Restart, Slow
+    from accelsim.serving.fleet.hpa import HPA
+    from accelsim.serving.fleet.knative import Knative
+    from accelsim.serving.fleet.outcome import FleetResult
+    from accelsim.serving.fleet.place import Place
+    from accelsim.serving.fleet.replica import Replica
+    from accelsim.serving.fleet.serve import serve_fleet
+    from accelsim.serving.fleet.spec import Fleet, Pool
+    from accelsim.serving.fleet.tracking import TargetTracking
+    from accelsim.serving.fleet.versions import Shift, Swap
     from accelsim.serving.limiter import RateLimit
+    from accelsim.serving.llm.outcome import TokenServeResult
+    from accelsim.serving.llm.policy import ContinuousBatching, Speculative
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe
@@ -195,8 +286,18 @@ if TYPE_CHECKING:
     from accelsim.serving.traces import Trace
     from accelsim.serving.triton import Triton
     from accelsim.techniques.accuracy import accuracy
+    from accelsim.techniques.federation import Compression, SecureAggregation
     from accelsim.techniques.pruning import Pruning, prune
+    from accelsim.techniques.security import (
+        Confidential,
+        Encrypted,
+        OutputNoise,
+        Screen,
+        Smoothing,
+        Vote,
+    )
     from accelsim.techniques.sensitivity import Sensitivity, sensitivity
+    from accelsim.workload.backward import backward, training_step
     from accelsim.workload.builders.layers import GraphBuilder
     from accelsim.workload.graph import Graph, Op, Tensor
     from accelsim.workload.load import load_workload

@@ -60,4 +60,26 @@ def transformers(draw: st.DrawFn) -> Graph:
     return b.build(item="sequence")
 
 
+@st.composite
+def spiking(draw: st.DrawFn) -> Graph:
+    """A network small enough for a chip of spiking neurons."""
+    b = ax.GraphBuilder("random-spiking", "int8")
+    if draw(st.booleans()):
+        x = b.input("x", 1, draw(st.sampled_from([1, 3])), 16, 16)
+        for _ in range(draw(st.integers(1, 3))):
+            before = x
+            x = b.activation(b.conv(x, draw(st.sampled_from([4, 8])), draw(st.sampled_from([1, 3]))), "relu")
+            if draw(st.booleans()) and before.shape == x.shape:
+                x = b.add(x, before)
+        if draw(st.booleans()):
+            x = b.pool(x, draw(st.sampled_from(["avg", "max"])), 2)
+        x = b.flatten(x)
+    else:
+        x = b.input("x", 1, draw(st.sampled_from([16, 390])))
+        for _ in range(draw(st.integers(0, 4))):
+            x = b.activation(b.linear(x, draw(st.sampled_from([8, 100, 256]))), "relu")
+    b.linear(x, 10)
+    return b.build(item="image")
+
+
 graphs = st.one_of(convolutional(), transformers())

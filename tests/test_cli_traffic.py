@@ -55,3 +55,28 @@ def test_mistakes_are_one_line(arguments, named):
         run(*BASE, *arguments)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_fleet_is_sized():
+    objective = ("size", "resnet50", "-d", "t4,l4", "--rate", "3000", "--slo", "p99_ms=15", "-p", "int8")
+    found = json.loads(run(*objective, "--requests", "20000", "--json"))
+    assert found["winner"]["p99_ms"] <= 15
+    assert {row["hardware"] for row in found["rows"]} == {"t4", "l4"}
+    with pytest.raises(AccelsimError, match="p99_ms=15"):
+        run(*objective[:-4], "--slo", "p99_ms")
+
+
+def test_pictures_traces_and_pages_are_files(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("plotly")
+    saved, picture = tmp_path / "r.json", tmp_path / "r.png"
+    run("run", "resnet18", "-d", "t4", "--save", str(saved), "--plot", str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    run("trace", str(saved), "-o", str(tmp_path / "t.json"))
+    assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    store, page = tmp_path / "s.db", tmp_path / "s.html"
+    run("sweep", "-w", "resnet18", "-d", "t4,l4", "-b", "1,8", "--store", str(store))
+    run("report", str(store), "-o", str(page), "--title", "<script>x</script>")
+    assert "&lt;script&gt;x" in page.read_text()
+    with pytest.raises(AccelsimError, match="none"):
+        run("report", str(store), "-o", str(tmp_path / "none" / "s.html"))

@@ -13,6 +13,7 @@ _MODULES = {
     "gpu": "accelsim.architectures.gpu",
     "systolic": "accelsim.architectures.systolic",
     "fpga": "accelsim.architectures.fpga",
+    "neuromorphic": "accelsim.architectures.neuromorphic",
 }
 
 

@@ -43,6 +43,9 @@ class Options:
     folding : Any
         How a streaming pipeline is folded, see `accelsim.architectures.fpga.designs.apply`; None lets the
         search decide.
+    coding : Any
+        How a network becomes spikes, see `accelsim.architectures.neuromorphic.coding.read`; None takes the
+        device's.
     """
 
     fidelity: Fidelity = "tile"
@@ -51,6 +54,7 @@ class Options:
     cold: bool = False
     governor: bool = True
     folding: Any = None
+    coding: Any = None
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,11 @@ def transferred(device: Any, others: Sequence[Any]) -> dict[Path, float]:
     fall by e per doubling of the 16-bit rate of an SM between them: kernels are written for an instruction
     set. Choices of a library are those of the nearest. The share of the L2 that a copy can use comes from
     parts with the same kind of memory: dies with HBM are so large that their L2 has two halves, which keep
-    copies of what the other holds.
+    copies of what the other holds. Kernels whose constants another device assumes say nothing.
     """
     near = [float(np.exp(-abs(np.log2(_rate(device) / _rate(other))))) for other in others]
     alike = [float(_stacked(other) == _stacked(device)) for other in others]
-    tables = [numbers(other) for other in others]
+    tables = [_own_numbers(other) for other in others]
     found: dict[Path, float] = {}
     for path in numbers(device):
         weights = near
@@ -87,6 +87,24 @@ def transferred(device: Any, others: Sequence[Any]) -> dict[Path, float]:
         else:
             found[path] = float(w @ values / w.sum())
     return found
+
+
+def own_sections(device: Any) -> list[Path]:
+    """`sections` without the kernels of a stack whose constants the device only assumes: those of the generic
+    file, or of another family.
+    """
+    known = {path for path, q in device.quantities.items() if q.status == "measured"}
+    measured = {tuple(path.split(".")[1:4]) for path in known if path.startswith("kernels.")}
+    return [section for section in sections(device) if len(section) < 3 or section in measured]
+
+
+def _own_numbers(device: Any) -> dict[Path, float]:
+    own = set(own_sections(device))
+    return {
+        path: v
+        for path, v in numbers(device).items()
+        if path[:3] in own or path[:2] in own or path[:1] in own
+    }
 
 
 def _rate(device: Any) -> float:
@@ -196,18 +214,6 @@ def with_constants(device: Any, values: Mapping[Path, float]) -> Any:
 def with_kernel(device: Any, section: Path, like: Path) -> Any:
     """The device with one more kernel, which starts with the constants of another."""
     kernels = _replaced(device.kernels, _nested(section, _node(device.kernels, like)))
-    return device.model_copy(update={"kernels": kernels, "hash": f"{device.hash}+{next(_TRIAL)}"})
-
-
-def without_kernels(device: Any, gone: Iterable[Path]) -> Any:
-    """The device without some kernels' constants: their rows take those of more general ones."""
-    kernels = device.kernels
-    for section in gone:
-        if len(section) == 3:
-            top, stack, name = section
-            held = getattr(kernels, top)
-            less = {k: v for k, v in held[stack].items() if k != name}
-            kernels = kernels.model_copy(update={top: {**held, stack: less}})
     return device.model_copy(update={"kernels": kernels, "hash": f"{device.hash}+{next(_TRIAL)}"})
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from accelsim.cli import evidence, hardware, runs, studies, techniques, traffic, workload
+from accelsim.cli import evidence, hardware, pages, runs, studies, techniques, traffic, workload
 from accelsim.core.errors import AccelsimError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _commands in (runs, studies, techniques, traffic, evidence):
+for _commands in (runs, studies, techniques, traffic, pages, evidence):
     app.add_typer(_commands.app)
 app.add_typer(hardware.app, name="hw")
 app.add_typer(workload.app, name="wl")

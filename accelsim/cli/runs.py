@@ -43,6 +43,7 @@ def run(
     dim: Dims = None,
     ops: Annotated[bool, typer.Option("--ops", help="Show every kernel.")] = False,
     save: Annotated[Path | None, typer.Option(help="Save the result of a single run as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the run, or the runs, .png or .pdf.")] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a workload on one or more devices, for every batch and precision given."""
@@ -78,6 +79,10 @@ def run(
         if len(outcomes) != 1 or not outcomes[0].feasible:
             raise RequestError("--save needs exactly one feasible run")
         outcomes[0].save(save)  # type: ignore[union-attr]
+    if plot is not None:
+        from accelsim.report.plots import draw_runs
+
+        draw_runs(outcomes, plot)
     if as_json:
         emit([tables.row(o) for o in outcomes])
     elif len(outcomes) == 1:

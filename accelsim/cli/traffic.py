@@ -1,4 +1,4 @@
-"""Commands for buyers: serve, tradeoff."""
+"""Commands for buyers: serve, size, tradeoff."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accelsim.cli.common import Json, emit
+from accelsim.cli.common import Json, axis, emit
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.frames import records
 from accelsim.core.outcome import Infeasible
@@ -17,6 +17,7 @@ app = typer.Typer()
 
 SERVERS = ("triton", "torchserve", "tfserving", "none")
 SHOWN = ("status", "latency_mean_s", "latency_p50_s", "latency_p99_s", "throughput_per_s", "mean_batch")
+SIZED = ("hardware", "precision", "batching", "status", "reason", "replicas", "usd_per_hour", "headroom_pct")
 
 
 @app.command()
@@ -92,14 +93,64 @@ def tradeoff(
     from accelsim.explore.tradeoff import CELLS
     from accelsim.explore.tradeoff import tradeoff as traded
 
-    names = [part for value in hardware for part in value.split(",")]
-    found = traded(model, names, batch=items, phase=phase, context=context, prices=prices)
+    found = traded(
+        model, axis("hardware", hardware), batch=items, phase=phase, context=context, prices=prices
+    )
     rows = records(found.frame)
     if as_json:
         emit(rows)
         return
     keys = ("hardware", "technique", "level", *CELLS)
     typer.echo(tables.text([{name: row.get(name, "") for name in keys} for row in rows]))
+
+
+@app.command()
+def size(
+    model: Annotated[str, typer.Argument(help="Workload name or file.")],
+    hardware: Annotated[list[str], typer.Option("--hardware", "-d", help="Candidate; repeat for several.")],
+    rate: Annotated[float, typer.Option(help="Requests per second.")],
+    slo: Annotated[list[str], typer.Option(help="Objective, such as p99_ms=15; repeat for several.")],
+    precision: Annotated[
+        list[str] | None, typer.Option("--precision", "-p", help="Format; repeat for several.")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="cost, replicas, power or energy.")] = "cost",
+    prices: Annotated[Path | None, typer.Option(help="Your own dated prices, .yaml.")] = None,
+    sure: Annotated[bool, typer.Option("--sure", help="Meet it at the far end of the error band.")] = False,
+    requests: Annotated[int, typer.Option(help="Requests of each simulation.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """The smallest or cheapest fleet that meets a latency objective."""
+    from accelsim.explore.sizing import size_for
+
+    formats = axis("precision", precision)
+    found = size_for(
+        model,
+        slo=dict(_objective(text) for text in slo),
+        hardware=axis("hardware", hardware),
+        rate_per_s=rate,
+        precision=None if formats is None else formats if len(formats) > 1 else formats[0],
+        objective=objective,
+        prices_from=prices,
+        sure=sure,
+        requests=requests,
+        seed=seed,
+    )
+    rows = [dict(row) for row in found.rows]
+    if as_json:
+        emit({"winner": found.winner, "rows": rows, "notes": list(found.notes)})
+        return
+    keys = [n for n in SIZED if any(n in row for row in rows)] + [t.partition("=")[0] for t in slo]
+    typer.echo(tables.text([{name: row.get(name, "") for name in keys} for row in rows]))
+    typer.echo(repr(found))
+
+
+def _objective(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise RequestError(f"--slo '{text}' is not NAME=NUMBER", hint="such as p99_ms=15") from None
 
 
 def _policy(server: str, max_batch: int, delay_us: int, instances: int, config: Path | None) -> Any:

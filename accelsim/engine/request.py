@@ -10,6 +10,7 @@ from typing import Any
 
 from accelsim.architectures import architecture_of
 from accelsim.architectures.base import Architecture, Options
+from accelsim.architectures.neuromorphic.coding import coding_for
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PrecisionPlan, plan
@@ -70,6 +71,7 @@ class Request:
         cold: bool = False,
         governor: bool = True,
         folding: Any = None,
+        coding: Mapping[str, Any] | None = None,
     ) -> Request:
         """From the arguments of `simulate`."""
         device: Any = load_hardware(hardware)
@@ -77,6 +79,7 @@ class Request:
         options = replace(
             _options(fidelity, stack, sparsity, cold, governor), folding=_folding(folding, device)
         )
+        options = replace(options, coding=coding_for(coding, device))
         split = Parallel.of(devices, parallel)
         architecture = architecture_of(device.kind)
         notes: list[str] = []

@@ -32,9 +32,7 @@ from accelsim.hardware.energy import reasons
 from accelsim.hardware.schema import Device
 from accelsim.techniques import accuracy
 from accelsim.techniques.parallel import Parallel, shard, stages
-from accelsim.techniques.precision import (
-    widened,
-)
+from accelsim.techniques.precision import widened
 from accelsim.workload.graph import Graph
 
 
@@ -74,6 +72,7 @@ def simulate(
     cold: bool = False,
     governor: bool = True,
     folding: Any = None,
+    coding: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Result | Infeasible:
     """Simulate one workload on one device.
@@ -110,6 +109,8 @@ def simulate(
     folding : path, sequence or mapping, optional
         How a streaming pipeline is folded: FINN's folding JSON, an hls4ml configuration, or (PE, SIMD) pairs
         of its matrix units; see `accelsim.architectures.fpga.designs.apply`. Without it a search decides.
+    coding : mapping, optional
+        How a network becomes spikes: ``code``, ``steps``, ``rates``. By default the device's.
     seed : int
         Of anything random; part of the stamp.
 
@@ -138,6 +139,7 @@ def simulate(
         cold=cold,
         governor=governor,
         folding=folding,
+        coding=coding,
     )
     request = asked.named(batch)
     notes = list(asked.notes)

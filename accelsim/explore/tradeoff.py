@@ -24,6 +24,7 @@ from accelsim.hardware.spec import load_hardware
 from accelsim.techniques.accuracy import Accuracy, accuracy
 from accelsim.techniques.precision import nearest_supported, own_precision
 from accelsim.techniques.pruning import prune
+from accelsim.techniques.robustness import cited, robustness_of
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 
@@ -107,6 +108,7 @@ def tradeoff(
     prices: str | Path | Mapping[str, Any] | None = None,
     phase: str | None = None,
     context: int | None = None,
+    robustness: Iterable[Mapping[str, Any]] = (),
 ) -> Tradeoff:
     """Techniques by levels by devices: speed-up, energy, memory, accuracy and cost of each.
 
@@ -121,6 +123,9 @@ def tradeoff(
         By default a purchase: edge devices have no rent.
     prices : path or mapping, optional
         See `accelsim.hardware.cost.prices`.
+    robustness : list of mappings
+        Cited accuracies under attack: ``technique level value_pct attack source`` of this model. None ships,
+        so without them the column says ``unknown``: compression changes the attack surface, either way.
 
     Returns
     -------
@@ -140,11 +145,12 @@ def tradeoff(
         raise RequestError("the list for 'hardware' is empty")
     graph = load_workload(model, phase=phase, context=context)
     paid = cost_model or CostModel(mode="purchase")
+    robust = cited(robustness)
     rows: list[dict[str, Any]] = []
     for device in devices:
         choices = [_baseline(graph, device), *_choices(graph, device)]
         rows += _of_device(graph, device, choices, batch, paid, prices)
-    return Tradeoff(tuple(rows), graph.name, paid)
+    return Tradeoff(tuple(row | robustness_of(row, robust) for row in rows), graph.name, paid)
 
 
 # -- what is tried

@@ -373,4 +373,88 @@ class FpgaDevice(Device):
         return 2.0 * (in_luts + packed * self.fabric.dsp) * self.dataflow.clock_hz
 
 
-DEVICES: dict[str, type[Device]] = {"gpu": GpuDevice, "systolic": SystolicDevice, "fpga": FpgaDevice}
+class SpikingCores(Section):
+    """Cores that hold neurons and their synapses, in a mesh."""
+
+    count: Count
+    columns: Count
+    """Of the mesh; core i lies at (i mod columns, i div columns)."""
+    clock_hz: Hertz = Field(alias="clock")
+    neurons: Count
+    """Per core."""
+    synapse_memory_bytes: Bytes = Field(alias="synapse_memory")
+    """Per core."""
+    fan_in: Count | None = None
+    """Different inputs that a core takes."""
+    synapses_per_clock: Annotated[float, Field(gt=0)]
+    """Synaptic events per core and cycle."""
+    neurons_per_clock: Annotated[float, Field(gt=0)]
+    """Neuron updates per core and cycle; every neuron is updated in every time step."""
+    spikes_per_clock: Annotated[float, Field(gt=0)] = 1.0
+    """Spikes that a core puts on the mesh per cycle."""
+    hop_s: Seconds = Field(alias="hop")
+    """Latency of one hop of the mesh."""
+    shares_weights: bool = False
+    """Convolutions keep one kernel per core instead of one weight per synapse."""
+    graded: bool = False
+    """Spikes carry a value."""
+    precisions: tuple[PrecisionName, ...] = ("int8", "int4", "int2", "int1")
+    """Of weights."""
+
+
+class TimeStep(Section):
+    """How cores agree on time."""
+
+    mode: Literal["barrier", "free"] = "barrier"
+    """``barrier``: all cores end a step before any begins the next. ``free``: a core goes on when its own
+    inputs of the step are there."""
+    barrier_s: Seconds = Field(default=0.0, alias="barrier")
+    tick_s: Seconds = Field(default=0.0, alias="tick")
+    """Shortest step where steps follow a clock."""
+
+
+class SpikeCoding(Section):
+    """What a conversion to spikes takes where a run does not say."""
+
+    code: Literal["rate", "ttfs", "sigma_delta"] = "rate"
+    steps: Count
+    rate: Fraction
+    """Spikes per neuron and step; with ``ttfs`` the share of neurons that fire."""
+
+
+class SpikeEnergy(Section):
+    """Energy per action beside the synaptic event, which is the ``mac`` of the energy section."""
+
+    neuron_update_j: Joules | None = Field(default=None, alias="neuron_update")
+    spike_j: Joules | None = Field(default=None, alias="spike")
+    """A spike that leaves a core."""
+    hop_j: Joules | None = Field(default=None, alias="hop")
+    fetch_included: bool = True
+    """The synaptic event's figure holds the fetch of the weight."""
+
+
+class NeuromorphicDevice(Device):
+    """A grid of event-driven cores of spiking neurons."""
+
+    kind: Literal["neuromorphic"]
+    cores: SpikingCores
+    step: TimeStep
+    coding: SpikeCoding
+    spikes: SpikeEnergy
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return self.cores.precisions
+
+    def peak_flop_per_s(self, name: str) -> float:
+        """Two per synaptic event that all cores could take [FLOP/s]; 0 where they lack the format."""
+        c = self.cores
+        return 2.0 * c.count * c.clock_hz * c.synapses_per_clock if name in c.precisions else 0.0
+
+
+DEVICES: dict[str, type[Device]] = {
+    "gpu": GpuDevice,
+    "systolic": SystolicDevice,
+    "fpga": FpgaDevice,
+    "neuromorphic": NeuromorphicDevice,
+}

@@ -34,6 +34,15 @@ class Stack(Section):
     not."""
     host_per_step_s: Seconds = Field(alias="host_per_step")
     """What the host adds to each run of a graph (a step of a serving engine)."""
+    host_per_sequence_s: Seconds = Field(default=0.0, alias="host_per_sequence")
+    """What it adds to each step of a serving engine per sequence in it."""
+    host_per_prompts_s: Seconds = Field(default=0.0, alias="host_per_prompts")
+    """What it adds to each step that has prompts: such steps run no recorded graph."""
+    host_per_request_s: Seconds = Field(default=0.0, alias="host_per_request")
+    """Tokenising and transport of a request, beside the steps."""
+    delivery_tokens: float = Field(default=1.0, ge=1)
+    """Tokens of a sequence that exist when its first reaches the client: streaming intervals and queues
+    between engine and client."""
     planar: bool = False
     """Activations of images lie channel by channel (NCHW), which tensor-core convolutions transpose."""
     persistent: bool = False

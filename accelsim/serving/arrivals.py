@@ -64,6 +64,27 @@ class LogNormalLengths:
 
 
 @dataclass(frozen=True)
+class UniformLengths:
+    """Token counts uniform between two ends, both included.
+
+    Parameters
+    ----------
+    low, high : int
+        [tokens]
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise RequestError(f"lengths from {self.low} to {self.high} make no sense")
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.integers(self.low, self.high + 1, n)
+
+
+@dataclass(frozen=True)
 class EmpiricalLengths:
     """Token counts drawn with replacement from observed ones."""
 
@@ -260,12 +281,16 @@ class ClosedLoop:
         Thinking always takes `think_s`.
     samples : int
         Requests that a user sends at once; it waits for all of them.
+    prompt_tokens, output_tokens : int or LengthLaw, optional
+        Lengths of language-model requests.
     """
 
     users: int
     think_s: float = 0.0
     constant: bool = False
     samples: int = 1
+    prompt_tokens: Length | None = None
+    output_tokens: Length | None = None
 
     def __post_init__(self) -> None:
         if self.users < 1:
@@ -285,6 +310,11 @@ class ClosedLoop:
         if self.constant or self.think_s == 0:
             return np.full(n, self.think_s)
         return np.random.default_rng([seed, 1]).exponential(self.think_s, n)
+
+    def lengths(self, n: int, seed: int = 0) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+        """Prompt and output lengths of `n` requests."""
+        rng = np.random.default_rng([seed, 2])
+        return _lengths(self.prompt_tokens, n, rng), _lengths(self.output_tokens, n, rng)
 
     def generate(self, n: int, seed: int = 0) -> Requests:
         raise RequestError(

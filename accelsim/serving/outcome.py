@@ -94,7 +94,7 @@ class ServeResult(Accessible):
         self.request = dict(request or {})
         self.intervals: dict[str, statistics.Estimate] = {}
         self._skip = int(len(log.status) * warmup)
-        capacity = min((s.capacity_per_s for s in stations), default=math.inf)
+        capacity = self._capacity()
         self.stable = not (offered_per_s > capacity)
         self.notes = (
             self._cut_note(),
@@ -170,6 +170,10 @@ class ServeResult(Accessible):
             summary["goodput_per_s"] = self.goodput_per_s(slo_s)
             summary["slo_attainment_pct"] = 100.0 * self.slo_attainment(slo_s)
         return summary
+
+    def _capacity(self) -> float:
+        """Largest sustained rate of the whole [1/s]."""
+        return min((s.capacity_per_s for s in self.stations), default=math.inf)
 
     def _utilisation(self) -> float:
         """Busy share of all instances over the whole run, gaps included."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from accelsim.serving.batching import Greedy
 from accelsim.serving.ensemble import Ensemble
 from accelsim.serving.fast import twin
 from accelsim.serving.limiter import RateLimiter, SharedThreads
+from accelsim.serving.llm.outcome import TokenServeResult
+from accelsim.serving.llm.policy import ContinuousBatching
+from accelsim.serving.llm.serve import serve_tokens
 from accelsim.serving.log import Log
 from accelsim.serving.outcome import ServeResult, StationRun
 from accelsim.serving.requests import Requests
@@ -36,12 +39,34 @@ ENGINES = ("auto", "simpy", "numba")
 DEFAULT_REQUESTS = 100_000
 
 
+@overload
+def serve(
+    models: Any,
+    hardware: Any = None,
+    *,
+    arrivals: Arrivals | ClosedLoop | Requests,
+    batching: ContinuousBatching,
+    **options: Any,
+) -> TokenServeResult | Infeasible: ...
+
+
+@overload
 def serve(
     models: Any,
     hardware: Any = None,
     *,
     arrivals: Arrivals | ClosedLoop | Requests,
     batching: Policy | Mapping[str, Policy] | None = None,
+    **options: Any,
+) -> ServeResult | Infeasible: ...
+
+
+def serve(
+    models: Any,
+    hardware: Any = None,
+    *,
+    arrivals: Arrivals | ClosedLoop | Requests,
+    batching: Policy | ContinuousBatching | Mapping[str, Policy] | None = None,
     requests: int | None = None,
     seed: int = 0,
     overheads: Overheads | None = None,
@@ -50,7 +75,7 @@ def serve(
     resources: Mapping[str, int] | None = None,
     engine: str = "auto",
     **options: Any,
-) -> ServeResult | Infeasible:
+) -> ServeResult | TokenServeResult | Infeasible:
     """Serve models under traffic.
 
     Parameters
@@ -66,7 +91,8 @@ def serve(
         Traffic.
     batching : Policy, or mapping of str to Policy
         How the server batches, one for all models or by name; `Greedy` by default. Stages of an ensemble
-        bring their own.
+        bring their own. With `ContinuousBatching` a language model is served token by token, see
+        `accelsim.serving.llm.serve.serve_tokens` for its options.
     requests : int, optional
         How many; the whole of a trace, or 100,000, by default.
     seed : int
@@ -86,13 +112,21 @@ def serve(
 
     Returns
     -------
-    ServeResult or Infeasible
+    ServeResult or TokenServeResult or Infeasible
 
     Raises
     ------
     AccelsimError
         The request makes no sense.
     """
+    if isinstance(batching, ContinuousBatching):
+        if overheads is not None:
+            raise RequestError("overheads belong to other servers", hint="pass host=Host(...)")
+        objective = {} if slo_s is None else {"slo": {"e2e_s": slo_s}}
+        return serve_tokens(
+            models, hardware, arrivals=arrivals, batching=batching, requests=requests, seed=seed,
+            warmup=warmup, engine=engine, **{**objective, **options},
+        )  # fmt: skip
     if engine not in ENGINES:
         raise RequestError(f"unknown engine '{engine}'", hint=f"known: {', '.join(ENGINES)}")
     added = overheads if overheads is not None else Overheads()

@@ -18,7 +18,6 @@ import simpy
 
 from accelsim.core.errors import RequestError
 from accelsim.serving.limiter import RateLimit, RateLimiter
-from accelsim.serving.service import Times
 
 ANSWER, FREE, TIMER, ARRIVAL = range(4)
 """Order of events at one instant."""
@@ -97,6 +96,18 @@ class Policy(Protocol):
         ...
 
 
+class Clockwork(Protocol):
+    """How long executions take, as a station asks; `Times` is one."""
+
+    @property
+    def wake_ns(self) -> int: ...
+
+    @property
+    def answer_ns(self) -> int: ...
+
+    def of_execution(self, index: int, batch: int) -> tuple[int, int]: ...
+
+
 class Moment(simpy.Event):
     """Something that happens at a set time, in a set place among what happens at that time."""
 
@@ -138,7 +149,7 @@ class Station:
     env : simpy.Environment
         With an integer clock [ns].
     policy : Policy
-    times : Times
+    times : Times, or what stands for it
     answered : callable, optional
         Called with each request when its answer or refusal is out.
     """
@@ -147,7 +158,7 @@ class Station:
         self,
         env: simpy.Environment,
         policy: Policy,
-        times: Times,
+        times: Clockwork,
         answered: Callable[[Request], object] | None = None,
     ) -> None:
         if policy.instances < 1:

@@ -13,7 +13,7 @@ import numpy as np
 from accelsim.architectures.base import Options
 from accelsim.architectures.gpu.collectives import collective_models
 from accelsim.architectures.gpu.intervals import LEFT_OUT, LEVEL, MEASURED, combine, factors
-from accelsim.calibration import constants as C
+from accelsim.calibration.generic import unmeasured
 from accelsim.calibration.intervals import cells, common_share, coverage, spreads
 from accelsim.calibration.rows import Sample
 from accelsim.calibration.splits import FAMILIES, held_out
@@ -110,9 +110,8 @@ def _frames(device: str, rows: int) -> Iterable[tuple[pd.DataFrame, int]]:
 def left_out(measured: Measured) -> dict[str, Any]:
     """Each device with the constants that it would take had its family never been measured.
 
-    Constants are weighted means of the other families', see `accelsim.calibration.constants.transferred`.
-    Kernels that only this family has constants for take those of plain ones. Collectives take another kind of
-    link.
+    Kernels and constants are the other families', see `accelsim.calibration.generic.unmeasured`. Collectives
+    take another kind of link.
     """
     devices = {name: load_hardware(name) for name in measured.samples}
     found: dict[str, Any] = {}
@@ -120,12 +119,8 @@ def left_out(measured: Measured) -> dict[str, Any]:
         rest = [f for f in measured.families if f != family]
         # Libraries of one time: what a V100 ran in 2017 says little about others.
         others = [devices[f[0]] for f in rest if f[0] in _RECENT] or [devices[f[0]] for f in rest]
-        known = {section for other in others for section in C.sections(other)}
         for name in family:
-            device = C.without_kernels(
-                devices[name], [s for s in C.sections(devices[name]) if s not in known]
-            )
-            found[name] = _without_link(C.with_constants(device, C.transferred(device, others)))
+            found[name] = _without_link(unmeasured(devices[name], others))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from accelsim.core.errors import RequestError, did_you_mean
@@ -10,7 +11,7 @@ from accelsim.core.files import write_whole
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.validate.table import Table
 
-PARTS = ("gpu", "systolic", "fpga", "techniques", "serving")
+PARTS = ("gpu", "systolic", "fpga", "neuromorphic", "techniques", "serving", "frontier")
 
 _HEAD = """\
 # Validation
@@ -25,8 +26,10 @@ _TITLES = {
     "gpu": "GPUs",
     "systolic": "Systolic arrays",
     "fpga": "FPGAs",
+    "neuromorphic": "Neuromorphic chips",
     "techniques": "Techniques",
     "serving": "Serving",
+    "frontier": "Federated, private, secure",
 }
 
 
@@ -50,14 +53,23 @@ def collect(part: str, deepbench_path: Path | None = None, rows_to: Path | None 
         from accelsim.validate.systolic import tables as systolic
 
         return systolic()
+    if part == "neuromorphic":
+        from accelsim.validate.neuromorphic import tables as neuromorphic
+
+        return neuromorphic()
     if part == "techniques":
         from accelsim.validate.techniques import tables as techniques
 
         return techniques()
     if part == "serving":
+        from accelsim.validate.llm_report import tables as language_models
         from accelsim.validate.serving import tables as serving
 
-        return serving()
+        return chain(serving(), language_models())
+    if part == "frontier":
+        from accelsim.validate.frontier import tables as frontier
+
+        return frontier()
     from accelsim.validate.fpga import tables as fpga
 
     return fpga()

@@ -86,6 +86,17 @@ def from_config(
     return reading.graph
 
 
+def read_fields(path: Path) -> Fields:
+    """Fields of a ``config.json``.
+
+    Raises
+    ------
+    ModelFileError
+        It cannot be read, or is not a JSON object.
+    """
+    return Fields(_read(path), str(path))
+
+
 def active_parameters(graph: Graph) -> float:
     """Weights that one token uses, input embeddings not counted: of the experts, top_k of each layer's."""
     counted: dict[str, float] = {}

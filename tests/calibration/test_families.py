@@ -103,13 +103,6 @@ def test_unmeasured_devices_take_the_means_of_others() -> None:
     assert C.transferred(moved, others) == taken
 
 
-def test_kernels_can_be_taken_away() -> None:
-    device = load_hardware("h100-sxm")
-    less = C.without_kernels(device, [("attention", "vllm", "decode-window")])
-    gone = set(C.sections(device)) - set(C.sections(less))
-    assert gone == {("attention", "vllm", "decode-window")}
-
-
 def test_numbers_of_a_list_are_constants_of_their_own() -> None:
     device = load_hardware("a100-sxm")
     path = ("product", "tile_costs", "4")

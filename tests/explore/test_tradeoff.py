@@ -41,6 +41,26 @@ def test_numbers_are_those_of_the_runs():
     assert "fp8" in table.loc[("ptq", "fp8")]["speedup_basis"]
 
 
+def test_robustness_is_unknown_unless_cited():
+    cited = {
+        "technique": "ptq",
+        "level": "int8",
+        "value_pct": 41.5,
+        "attack": "PGD-20",
+        "source": "a paper, table 2",
+    }
+    rows = {(r["technique"], r["level"]): r for r in ax.tradeoff("resnet50", "t4", robustness=[cited]).rows}
+    assert rows["ptq", "int8"]["robustness"] == "41.5 % under PGD-20"
+    assert rows["ptq", "int8"]["robustness_basis"] == "a paper, table 2"
+    others = [row for key, row in rows.items() if key != ("ptq", "int8")]
+    assert {row["robustness"] for row in others} == {"unknown"}
+    assert all("no cited accuracy" in row["robustness_basis"] for row in others)
+    with pytest.raises(RequestError, match="'source' is missing"):
+        ax.tradeoff("resnet50", "t4", robustness=[{**cited, "source": ""}])
+    with pytest.raises(RequestError, match="130 % is not"):
+        ax.tradeoff("resnet50", "t4", robustness=[{**cited, "value_pct": 130}])
+
+
 def test_an_empty_list_of_devices_is_refused():
     with pytest.raises(RequestError, match="empty"):
         ax.tradeoff("resnet50", [])

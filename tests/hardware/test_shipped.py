@@ -14,7 +14,7 @@ from accelsim.core.paths import data_folder
 from accelsim.core.precision import PRECISIONS
 from accelsim.core.yamlfile import read_yaml
 from accelsim.hardware import energy
-from accelsim.hardware.schema import FpgaDevice, GpuDevice, SystolicDevice
+from accelsim.hardware.schema import FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
 from accelsim.hardware.spec import load_hardware
 
 _FACTS = Path(__file__).resolve().parents[3] / "shared" / "facts"
@@ -26,6 +26,7 @@ _SHIPPED = sorted(p.stem for p in data_folder("hwconfigs").rglob("[!_]*.yaml"))
 _GPUS = sorted(p.stem for p in (data_folder("hwconfigs") / "gpu").glob("[!_]*.yaml"))
 _SYSTOLIC = sorted(p.stem for p in (data_folder("hwconfigs") / "systolic").glob("[!_]*.yaml"))
 _FPGAS = sorted(p.stem for p in (data_folder("hwconfigs") / "fpga").glob("[!_]*.yaml"))
+_SPIKING = sorted(p.stem for p in (data_folder("hwconfigs") / "neuromorphic").glob("[!_]*.yaml"))
 
 _IN_THE_TABLE = {
     "p100": "P100 SXM2",
@@ -83,7 +84,10 @@ def test_what_is_shipped() -> None:
     assert {"pynq-z2-finn", "u250-finn", "zcu104-dpu", "vck190-dpu", "agilex7-hls4ml", "arria10-dla"} < set(
         _FPGAS
     )
-    assert len(_SHIPPED) == len(set(_SHIPPED)) == len(_GPUS) + len(_SYSTOLIC) + len(_FPGAS) >= 65
+    assert (
+        len(_SHIPPED) == len(set(_SHIPPED)) == len(_GPUS) + len(_SYSTOLIC) + len(_FPGAS) + len(_SPIKING) >= 65
+    )
+    assert {"loihi", "loihi-2", "truenorth", "spinnaker-2", "neuro-grid"} == set(_SPIKING)
     assert set(_SHIPPED) <= set(catalog("hardware").names())
 
 
@@ -93,7 +97,7 @@ def test_every_number_has_its_evidence(name: str) -> None:
     assert device.name == name
     assert device.title
     assert device.placement
-    assert device.kind in ("gpu", "systolic", "fpga")
+    assert device.kind in ("gpu", "systolic", "fpga", "neuromorphic")
     numbers = [
         path
         for path, value in _numbers(device.model_dump(by_alias=True, exclude_defaults=True))
@@ -124,8 +128,9 @@ def _numbers(node: object, prefix: str = "") -> list[tuple[str, float]]:
 @pytest.mark.parametrize("path", sorted(data_folder("hwconfigs").rglob("_*.yaml")), ids=lambda p: p.stem)
 def test_families_are_used(path: Path) -> None:
     children = [p for p in path.parent.glob("*.yaml") if read_yaml(p).get("extends") == path.stem]
-    # The common file of a kind is under every device of that kind; software stacks are a table of their own.
-    assert children or path.stem in (f"_{path.parent.name}", "_stacks")
+    # The common file of a kind is under every device of that kind; software stacks and protection are tables
+    # of their own.
+    assert children or path.stem in (f"_{path.parent.name}", "_stacks", "_protection")
 
 
 @pytest.mark.parametrize("name", _SHIPPED)
@@ -141,6 +146,9 @@ def test_plausible_numbers(name: str) -> None:
         assert 0.1e-6 <= device.link.latency_s <= 20e-6
     found = {row["precision"]: row["value"] for row in energy.table(device) if row["part"] == "mac"}
     assert found
+    if device.kind == "neuromorphic":  # a synaptic event is a product with its weight, neuron and way
+        assert all(1e-15 <= joules <= 1e-9 for joules in found.values())
+        return
     assert all(1e-15 <= joules <= 2e-11 for joules in found.values())
     assert energy.coefficient(device, "sram").value_j < energy.coefficient(device, "dram").value_j
     order = [found[p] for p in ("int4", "int8", "fp16", "tf32") if p in found]
@@ -447,3 +455,26 @@ def test_fpga_resources_are_the_published_ones(name: str, row_name: str) -> None
         "cited" if row["status_resources"].startswith("verified") and row_name != "XCVC1902" else "assumed"
     )
     assert logic.status == expected
+
+
+@pytest.mark.parametrize("name", _SPIKING)
+def test_spiking_tables_are_consistent(name: str) -> None:
+    device = load_hardware(name)
+    assert isinstance(device, NeuromorphicDevice)
+    c = device.cores
+    assert c.count % c.columns == 0
+    assert set(c.precisions) <= set(device.energy.mac_j)
+    assert c.graded or device.coding.code != "sigma_delta"
+    assert device.spikes.fetch_included or device.energy.sram_byte_j or device.silicon.node_nm
+    # Nothing of these chips could be read here: every number is recalled or a choice.
+    assert all(q.status == "assumed" for q in device.quantities.values())
+
+
+def test_spiking_coefficients_are_the_attributed_ones() -> None:
+    """Widely attributed to Davies et al. 2018 and Merolla et al. 2014; not read there, so assumed."""
+    loihi, truenorth = load_hardware("loihi"), load_hardware("truenorth")
+    assert loihi.energy.mac_j["int8"] == pytest.approx(23.6e-12)
+    assert loihi.spikes.neuron_update_j == pytest.approx(81e-12)
+    assert truenorth.energy.mac_j["int1"] == pytest.approx(26e-12)
+    assert loihi.cores.count * loihi.cores.neurons == 131072
+    assert truenorth.cores.count * truenorth.cores.neurons == 2**20

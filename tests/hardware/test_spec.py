@@ -284,4 +284,4 @@ def test_devices_are_frozen() -> None:
         device.memory.bandwidth_bytes_per_s = 1.0
     with pytest.raises(ValueError, match="frozen"):
         device.name = "x"
-    assert set(DEVICES) == {"gpu", "systolic", "fpga"}
+    assert set(DEVICES) == {"gpu", "systolic", "fpga", "neuromorphic"}

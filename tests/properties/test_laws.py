@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import accelsim as ax
-from tests.strategies import convolutional, graphs
+from tests.strategies import convolutional, graphs, spiking
 
-DEVICES = ["h100-sxm", "t4", "tpu-v4", "gemmini", "zcu104-dpu", "zcu104-finn"]
+DEVICES = ["h100-sxm", "t4", "tpu-v4", "gemmini", "zcu104-dpu", "zcu104-finn", "loihi", "neuro-grid"]
+SPIKING = ("loihi", "neuro-grid")
 QUIET = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 # The parameters whose increase must never slow anything down, by kind of device.
@@ -27,6 +28,7 @@ RESOURCES = {
         "fabric.bram36",
         "fabric.uram",
     ],
+    "neuromorphic": ["memory.bandwidth", "cores.clock", "cores.count", "cores.synapses_per_clock"],
 }
 UNITS = {"bandwidth": "B/s", "clock": "Hz", "capacity": "B", "buffer": "B"}
 
@@ -39,7 +41,7 @@ def run(graph, device, **more):
 @QUIET
 @given(data=st.data())
 def test_tile_is_never_below_the_analytic_bound(name, data):
-    graph = data.draw(convolutional() if name.endswith("finn") else graphs)
+    graph = data.draw(convolutional() if name.endswith("finn") else spiking() if name in SPIKING else graphs)
     batch = data.draw(st.sampled_from([1, 3, 16]))
     tile = run(graph, name, batch=batch)
     if not tile.feasible:
@@ -53,7 +55,7 @@ def test_tile_is_never_below_the_analytic_bound(name, data):
 @QUIET
 @given(data=st.data())
 def test_energy_busy_time_and_lanes(name, data):
-    graph = data.draw(convolutional() if name.endswith("finn") else graphs)
+    graph = data.draw(convolutional() if name.endswith("finn") else spiking() if name in SPIKING else graphs)
     result = run(
         graph,
         name,
@@ -79,7 +81,7 @@ def test_energy_busy_time_and_lanes(name, data):
 @QUIET
 @given(data=st.data())
 def test_more_of_any_resource_is_never_slower(name, data):
-    graph = data.draw(convolutional() if name.endswith("finn") else graphs)
+    graph = data.draw(convolutional() if name.endswith("finn") else spiking() if name in SPIKING else graphs)
     device = ax.load_hardware(name)
     kind = device.kind if device.kind != "fpga" else ("overlay" if device.overlay else "dataflow")
     factor = data.draw(st.sampled_from([1.07, 1.5, 2.0, 4.0]))
@@ -98,12 +100,16 @@ def _scaled(device, path, factor):
     name = next(n for n, info in type(part).model_fields.items() if (info.alias or n) == field)
     value = getattr(part, name) * factor
     unit = UNITS.get(field.removeprefix("tensor_"))
+    if field.endswith("_per_clock"):
+        return value
     return f"{value!r} {unit}" if unit else math.ceil(value)
 
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_equal_stamps_give_equal_numbers(name):
     workload = "mobilenet-v1" if name.startswith("zcu104") else "resnet50"
+    if name in SPIKING:
+        workload = "jet-tagging"
     first, second = (ax.simulate(workload, name, batch=4, precision="int8") for _ in range(2))
     assert first.stamp == second.stamp
     assert first.summary == pytest.approx(second.summary, nan_ok=True)

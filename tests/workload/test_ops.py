@@ -55,6 +55,8 @@ KINDS = [
     "all_to_all",
     "send",
     "generic",
+    "gradient",
+    "attention_backward",
 ]
 
 EXAMPLES = [

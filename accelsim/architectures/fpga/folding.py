@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NoReturn
 
 import numpy as np
@@ -101,20 +101,25 @@ def _table(unit: Unit, technology: str, embedded: bool = False) -> _Table:
 class _Ways:
     """Foldings of all stages one behind the other, as the kernels of `search` take them."""
 
-    rows: Options
+    tables: tuple[Options, ...]
     offsets: Ints
+    each: Floats  # cycles of each folding
     columns: Floats
     memories: Floats
     cycles: Floats  # every interval that some stage can have and all can meet
 
     @classmethod
-    def of(cls, tables: Sequence[Options]) -> _Ways:
-        rows = _joined(tables)
+    def of(cls, tables: tuple[Options, ...]) -> _Ways:
         offsets = np.concatenate([[0], np.cumsum([len(t) for t in tables])]).astype(np.int64)
         least = max(float(t.cycles[0]) for t in tables)
-        columns = np.stack([rows.lut, rows.multiplier_lut, rows.dsp, rows.multiplier_dsp])
-        memories = np.stack([rows.bram18, rows.uram, rows.lutram])
-        return cls(rows, offsets, columns, memories, np.unique(rows.cycles[rows.cycles >= least]))
+        each = np.concatenate([t.cycles for t in tables])
+        columns = np.concatenate([t.columns for t in tables], axis=1)
+        memories = np.concatenate([t.memories for t in tables], axis=1)
+        return cls(tables, offsets, each, columns, memories, np.unique(each[each >= least]))
+
+    @cached_property
+    def rows(self) -> Options:
+        return _joined(self.tables)
 
     def targets(self, floor: float) -> Floats:
         """Intervals worth trying, in ascending order [cycles]."""
@@ -135,9 +140,9 @@ class _Space:
 def _space(units: tuple[Unit, ...], technology: str, embedded: bool) -> _Space:
     tables = [_table(unit, technology, embedded) for unit in units]
     return _Space(
-        _Ways.of([t.every for t in tables]),
+        _Ways.of(tuple(t.every for t in tables)),
         np.concatenate([t.least for t in tables], axis=1),
-        tuple(_Ways.of([t.chains[p] for t in tables]) for p in range(2 * len(PRICES))),
+        tuple(_Ways.of(tuple(t.chains[p] for t in tables)) for p in range(2 * len(PRICES))),
     )
 
 
@@ -167,13 +172,13 @@ def fold(
     space = _space(tuple(s.unit for s in stages), technology, embedded)
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
     targets = space.every.targets(floor)
-    first = bound(space.every.offsets, space.every.rows.cycles, space.least, PRICES, targets, have)
+    first = bound(space.every.offsets, space.every.each, space.least, PRICES, targets, have)
     plans: dict[tuple[float, ...], Plan] = {}
     for ways in space.chains if first >= 0 else ():
         chosen, used = np.zeros(len(stages), dtype=np.int64), np.zeros(4)
         goals = ways.targets(floor)
         goals = goals[goals >= targets[first]]
-        where = (ways.offsets, ways.rows.cycles, ways.columns, ways.memories, goals, have, budget.dies)
+        where = (ways.offsets, ways.each, ways.columns, ways.memories, goals, have, budget.dies)
         if search(*where, chosen, used) < 0:
             continue
         rows = ways.rows.take(chosen)
@@ -213,7 +218,7 @@ def best(
     chosen, targets = np.zeros(len(stages), dtype=np.int64), every.targets(floor)
     targets = targets[(targets >= near.bound) & (targets <= near.interval)]
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    where = (every.offsets, every.rows.cycles, every.columns, every.memories, targets, have, budget.dies)
+    where = (every.offsets, every.each, every.columns, every.memories, targets, have, budget.dies)
     met = exact(*where, EXACT_LIMIT, chosen)
     if met < 0:
         return near
@@ -375,6 +380,6 @@ def scored(
     every = _space(tuple(s.unit for s in stages), technology, embedded).every
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
     interval, fits = np.empty(len(choices)), np.empty(len(choices), dtype=np.bool_)
-    where = (choices + every.offsets[:-1], every.rows.cycles, every.columns, every.memories, have)
+    where = (choices + every.offsets[:-1], every.each, every.columns, every.memories, have)
     score(*where, budget.dies, interval, fits)
     return interval, fits

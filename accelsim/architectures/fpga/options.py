@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,16 @@ class Options:
 
     def __len__(self) -> int:
         return len(self.pe)
+
+    @cached_property
+    def columns(self) -> Floats:
+        """Logic and DSP blocks, fixed and of the multipliers, as the search takes them, shape (4, n)."""
+        return np.stack([self.lut, self.multiplier_lut, self.dsp, self.multiplier_dsp])
+
+    @cached_property
+    def memories(self) -> Floats:
+        """The memories in each home, shape (3, n, 4)."""
+        return np.stack([self.bram18, self.uram, self.lutram])
 
     def __getitem__(self, row: int) -> Options:
         return self.take(slice(row, row + 1))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from accelsim.report.plots.batch import batch_curve, batch_curves, heatmap
-from accelsim.report.plots.effects import effects, tornado
+from accelsim.report.plots.breakdown import layers
+from accelsim.report.plots.coordinates import parallel
+from accelsim.report.plots.fronts import pareto, tradeoff
+from accelsim.report.plots.influence import effects, tornado
 from accelsim.report.plots.inside import array_map, fifos
-from accelsim.report.plots.layers import layers
+from accelsim.report.plots.lanes import timeline
 from accelsim.report.plots.measured import error_by_size, predicted_measured
-from accelsim.report.plots.overview import draw_runs, overview, runs
-from accelsim.report.plots.parallel import parallel
-from accelsim.report.plots.pareto import pareto, tradeoff
-from accelsim.report.plots.roofline import roofline
+from accelsim.report.plots.roofs import roofline
 from accelsim.report.plots.serving import latency, queue
-from accelsim.report.plots.style import figure, png, save, style
-from accelsim.report.plots.timeline import timeline
+from accelsim.report.plots.style import figure, paper_style, png, save
+from accelsim.report.plots.summary import draw_runs, overview, runs
 
 __all__ = [
     "array_map",
@@ -28,6 +28,7 @@ __all__ = [
     "latency",
     "layers",
     "overview",
+    "paper_style",
     "parallel",
     "pareto",
     "png",
@@ -36,7 +37,6 @@ __all__ = [
     "roofline",
     "runs",
     "save",
-    "style",
     "timeline",
     "tornado",
     "tradeoff",

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from accelsim.report.plots.batch import batch_curve, batch_curves, heatmap
-from accelsim.report.plots.effects import effects
+from accelsim.report.plots.breakdown import layers
+from accelsim.report.plots.coordinates import parallel
+from accelsim.report.plots.fronts import pareto
+from accelsim.report.plots.influence import effects
 from accelsim.report.plots.inside import array_map, fifos
-from accelsim.report.plots.layers import layers
-from accelsim.report.plots.overview import overview
-from accelsim.report.plots.parallel import parallel
-from accelsim.report.plots.pareto import pareto
-from accelsim.report.plots.roofline import roofline
+from accelsim.report.plots.lanes import timeline
+from accelsim.report.plots.roofs import roofline
 from accelsim.report.plots.serving import latency, queue
-from accelsim.report.plots.timeline import timeline
+from accelsim.report.plots.summary import overview
 
 if TYPE_CHECKING:
     from accelsim.engine.result import Result

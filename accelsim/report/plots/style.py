@@ -110,12 +110,12 @@ def size_in(width: str | float, height: float | None = None) -> tuple[float, flo
 
 def figure(width: str | float = "page", height: float | None = None) -> Any:
     """An empty figure for several pictures; add axes with ``figure.add_subplot``."""
-    with style():
+    with paper_style():
         return _classes()[0](figsize=size_in(width, height), layout="constrained")
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def paper_style() -> Iterator[None]:
     """Font sizes and line widths of a paper, within the block."""
     with matplotlib().rc_context(_RC):
         yield
@@ -128,7 +128,7 @@ def drawing(ax: Any, width: str | float = "column", height: float | None = None)
         yield ax
         return
     picture, shown = (matplotlib(), _classes())[1]
-    with style():
+    with paper_style():
         held = picture(figsize=size_in(width, height), layout="constrained")
         yield held.add_subplot(axes_class=shown)
 
@@ -139,15 +139,17 @@ def empty(ax: Any, why: str) -> None:
     ax.set_yticks([])
     for side in ax.spines.values():
         side.set_color("0.8")
+    from textwrap import fill
+
+    wide = ax.figure.get_size_inches()[0] * ax.get_position().width
     ax.text(
         0.5,
         0.5,
-        why,
+        fill(why, max(24, int(15 * wide))),
         ha="center",
         va="center",
         transform=ax.transAxes,
         color=GREY,
-        wrap=True,
         fontsize="small",
     )
 
@@ -185,17 +187,32 @@ def save(ax: Any, path: str | Path, dpi: float = 300.0) -> Path:
     kind = path.suffix.lower()[1:]
     held = BytesIO()
     metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
-    settings = {"svg.hashsalt": "accelsim"}
+    settings: dict[str, Any] = {"svg.hashsalt": "accelsim"}
+    failures: tuple[type[Exception], ...] = ()
+    if kind == "pgf":
+        settings["pgf.texsystem"] = _tex(path)
+        from matplotlib.backends.backend_pgf import LatexError
+
+        failures = (LatexError,)
     try:
         with matplotlib().rc_context(settings):
             getattr(ax, "figure", ax).savefig(
                 held, format=kind, dpi=dpi, **({"metadata": metadata} if metadata else {})
             )
-    except FileNotFoundError:
-        raise RequestError(
-            "a .pgf picture needs a TeX installation", str(path), "write .pdf, which needs none"
-        ) from None
+    except failures as error:
+        told = next((line for line in str(error).splitlines() if line.startswith("! ")), "see its log")
+        raise RequestError(f"TeX cannot measure the texts of the picture ({told})", str(path)) from None
     return write_bytes_whole(path, held.getvalue())
+
+
+def _tex(path: Path) -> str:
+    """The TeX that measures the texts of a PGF picture."""
+    from shutil import which
+
+    for name in ("xelatex", "pdflatex", "lualatex"):
+        if which(name):
+            return name
+    raise RequestError("a .pgf picture needs a TeX installation", str(path), "write .pdf, which needs none")
 
 
 def check_target(path: Path) -> None:

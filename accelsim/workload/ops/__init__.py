@@ -196,6 +196,7 @@ def _load() -> None:
         collective,
         conv,
         elementwise,
+        gradient,
         linear,
         moe,
         movement,

