@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from accelsim.core.errors import AccelsimError
 from accelsim.core.version import MODEL_VERSION
 from accelsim.engine.answer import COLUMNS
+from accelsim.explore.study import FIRST_COLUMNS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,7 +199,7 @@ def _told(error: sqlite3.Error, where: str) -> tuple[str, str, str]:
 
 def _ordered(names: Iterable[str]) -> list[str]:
     """Columns in the order of answers, whichever was kept first; others follow by name."""
-    place = {name: i for i, name in enumerate(COLUMNS)}
+    place = {name: i for i, name in enumerate(dict.fromkeys((*FIRST_COLUMNS, *COLUMNS)))}
     columns = [name for name in names if name not in ("key", "model_version")]
     return sorted(columns, key=lambda name: (place.get(name, len(place)), name))
 
@@ -219,7 +220,7 @@ def _table(names: Sequence[str], cursor: Iterable[Sequence[Any]]) -> pd.DataFram
             arrays = [a.astype(object) for a in arrays]
         columns[name] = np.concatenate(arrays) if arrays else np.zeros(0)
         parts[name] = []
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _chunks(cursor: Any) -> Iterator[list[Sequence[Any]]]:

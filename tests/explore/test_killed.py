@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -44,6 +45,13 @@ def start(script, *arguments):
     )
 
 
+def kill_group(process):
+    """A process and its children, which may have ended by themselves."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def kept(path):
     if not path.exists():
         return 0
@@ -68,8 +76,7 @@ def test_killed_workers_and_writer_of_one_machine(tmp_path, whole):
     for kill in range(KILLS):
         child = start(JOBLIB, path)
         _wait(child, chance, path, kill)
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        kill_group(child)
         seen.append(kept(path))
         if seen[-1] == POINTS:
             path = tmp_path / f"s{kill}.db"  # done before the twentieth: the next ones start anew
@@ -101,23 +108,22 @@ def test_killed_workers_of_a_cluster(tmp_path, whole):
             child = start(DASK, path, address)
             _wait(child, chance, path, kill)
             if kill % 2:  # the sweep goes on with the workers that are left
-                os.killpg(workers.pop(0).pid, signal.SIGKILL)
+                kill_group(workers.pop(0))
                 worker()
                 time.sleep(chance.uniform(0.0, 2.0))
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            kill_group(child)
             if kept(path) == POINTS and kill < KILLS - 1:
                 path = tmp_path / f"s{kill}.db"
         last = start(DASK, path, address)
         time.sleep(3.0)
-        os.killpg(workers.pop(0).pid, signal.SIGKILL)
+        kill_group(workers.pop(0))
         worker()
         assert last.wait(timeout=300) == 0  # it ends although a worker died
         assert kept(path) == POINTS
         check(path, whole)
     finally:
         for process in (*workers, scheduler):
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process)
 
 
 def _wait(child, chance, path, kill):
