@@ -4,9 +4,9 @@ engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from accelsim.workload.graph import Graph, Op, Tensor
 
@@ -218,6 +218,66 @@ class Pipeline:
     start_s: tuple[float, ...]
     finish_s: tuple[float, ...]
     simulated: bool = False
+
+
+@dataclass(frozen=True)
+class BatchCosts:
+    """One graph on one device for many batches: arrays of one element per batch.
+
+    Attributes
+    ----------
+    latency_s, low_s, high_s : ndarray
+        Latency and its error band [s].
+    energy_j : mapping of str to ndarray
+        Dynamic energy by part [J].
+    bound : ndarray of str
+    flops, dram_bytes : ndarray
+    memory_bytes, weight_bytes, kv_bytes, activation_bytes : ndarray
+        What must be resident, and the parts of it [B].
+    resources : mapping
+        Resources of the device that every batch takes.
+    """
+
+    latency_s: Any
+    low_s: Any
+    high_s: Any
+    energy_j: Mapping[str, Any]
+    bound: Any
+    flops: Any
+    dram_bytes: Any
+    memory_bytes: Any
+    weight_bytes: Any
+    kv_bytes: Any
+    activation_bytes: Any
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class CostsBatches(Protocol):
+    """An architecture that costs many batches of a graph at once."""
+
+    def cost_batches(
+        self, sized: Callable[[int], Graph], device: Any, options: Options, batches: Sequence[int]
+    ) -> BatchCosts | None:
+        """The sums over kernels that the engine would make from `lower` and `cost` of each batch.
+
+        Parameters
+        ----------
+        sized : callable
+            The graph of a batch.
+        batches : sequence of int
+            Ascending, each once.
+
+        Returns
+        -------
+        BatchCosts or None
+            None where a graph needs what is not covered: the engine then asks for one point at a time.
+
+        Raises
+        ------
+        InfeasibleError
+            The device cannot run the graph, whatever the batch.
+        """
 
 
 class Architecture(Protocol):

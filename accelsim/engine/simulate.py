@@ -20,27 +20,20 @@ from accelsim.architectures.base import (
     Pipeline,
     Program,
 )
-from accelsim.architectures.neuromorphic.coding import coding_for
-from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.precision import PrecisionPlan, plan
-from accelsim.core.units import si
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine import execute
+from accelsim.engine.answer import Figures, static_j, summary
+from accelsim.engine.request import Request, check_memory
 from accelsim.engine.result import Result, Stamp
 from accelsim.engine.timeline import Segment
-from accelsim.hardware.energy import PARTS, reasons
+from accelsim.hardware.energy import reasons
 from accelsim.hardware.schema import Device
-from accelsim.hardware.spec import load_hardware
-from accelsim.hardware.stacks import stacks
 from accelsim.techniques import accuracy
 from accelsim.techniques.parallel import Parallel, shard, stages
-from accelsim.techniques.precision import nearest_supported, own_precision, widened, with_precision
-from accelsim.techniques.pruning import notes as pruning_notes
+from accelsim.techniques.precision import widened
 from accelsim.workload.graph import Graph
-from accelsim.workload.load import load_workload
-
-FIDELITIES = ("analytic", "tile", "event")
 
 
 @dataclass(frozen=True)
@@ -131,125 +124,54 @@ def simulate(
     AccelsimError
         The request itself is wrong: unknown name, bad file, batch 0 ...
     """
-    device: Any = load_hardware(hardware)
-    graph = load_workload(workload, dims=dims, phase=phase, context=context)
-    options = replace(_options(fidelity, stack, sparsity, cold, governor), folding=_folding(folding, device))
-    options = replace(options, coding=coding_for(coding, device))
-    split = Parallel.of(devices, parallel)
-    architecture = architecture_of(device.kind)
-    notes: list[str] = []
-    request: dict[str, Any] = {
-        "workload": graph.name,
-        "hardware": device.name,
-        "batch": batch,
-        "precision": "",
-        "phase": graph.phase,
-    }
-    if device.kind == "gpu":
-        request["stack"] = stack
-    if split.devices > 1:
-        request["devices"] = split.devices
-    if "pruning" in graph.metadata:
-        request["pruning"] = graph.metadata["pruning"].label
-    asked = (
-        precision
-        if precision is not None
-        else _default_precision(graph, architecture.precisions(device), device, notes)
+    asked = Request.of(
+        workload,
+        hardware,
+        precision=precision,
+        stack=stack,
+        devices=devices,
+        parallel=parallel,
+        phase=phase,
+        context=context,
+        fidelity=fidelity,
+        sparsity=sparsity,
+        dims=dims,
+        cold=cold,
+        governor=governor,
+        folding=folding,
+        coding=coding,
     )
-    formats = plan(asked)
-    request["precision"] = formats.name
-    if context is not None:
-        request["context"] = context
-    notes.extend(pruning_notes(graph, device))
-    per_replica = -(-batch // split.data) if isinstance(batch, int) else batch
-    sized = graph.with_batch(per_replica)
-    if precision is not None or not _runs_as_it_is(graph, architecture, device):
-        sized = with_precision(sized, formats)
-    if architecture.widens:
+    request = asked.named(batch)
+    notes = list(asked.notes)
+    sized = asked.sized(batch)
+    if asked.architecture.widens:
         notes.extend(widened(sized))
-    if formats.layers:
+    if asked.formats.layers:
         notes.append(
             "layers differ in format: each reads its input in its own, and conversion takes no kernel"
         )
-    shared = shard(sized, split.tensor)
+    shared = shard(sized, asked.split.tensor)
     try:
-        _check_accumulators(formats, architecture, device)
-        parts = tuple(_part(architecture, stage, device, options) for stage in stages(shared, split.pipeline))
+        asked.check_accumulators()
+        parts = tuple(
+            _part(asked.architecture, stage, asked.device, asked.options)
+            for stage in stages(shared, asked.split.pipeline)
+        )
     except InfeasibleError as error:
         return replace(error.outcome, request=request)
-    known = accuracy.of_run(graph, own_precision(graph), formats, sparsity)
-    return _result(parts, split, graph, request, batch, seed, notes, known)
+    return _result(parts, asked.split, asked.graph, request, batch, seed, notes, asked.accuracy)
 
 
 def _part(architecture: Architecture, graph: Graph, device: Any, options: Options) -> Part:
     program = architecture.lower(graph, device, options)
-    _check_memory(program)
+    graph = program.graph
+    check_memory(
+        device, program.memory_bytes, graph.weight_bytes, graph.kv_bytes, graph.peak_activation_bytes
+    )
     costs = architecture.cost(program)
     return Part(
         program, costs, architecture.pipeline(program, costs) if program.style == "pipeline" else None
     )
-
-
-def _check_accumulators(formats: PrecisionPlan, architecture: Architecture, device: Any) -> None:
-    """A plan that names the format of sums needs a device that has it."""
-    for held in (formats, *(p for _, p in formats.layers)):
-        have = architecture.accumulators(device, held.activation)
-        if held.accumulator is not None and held.accumulator.name not in have:
-            raise InfeasibleError(
-                "accumulator",
-                f"sums of {held.activation.name} products in {held.accumulator.name}",
-                ", ".join(have),
-                "leave the accumulator out of the plan",
-            )
-
-
-def _check_memory(program: Program) -> None:
-    """Weights, KV cache and activations must fit the external memory of a device."""
-    graph, need, have = program.graph, program.memory_bytes, program.device.memory.capacity_bytes
-    if need <= have:
-        return
-    parts = {
-        "weights": (graph.weight_bytes, "use a narrower precision or more devices"),
-        "KV cache": (graph.kv_bytes, "use a smaller batch, a shorter context or more devices"),
-        "activations": (graph.peak_activation_bytes, "use a smaller batch"),
-    }
-    detail = ", ".join(f"{name} {si(size, 'B')}" for name, (size, _) in parts.items() if size)
-    _, hint = max(parts.values())
-    raise InfeasibleError("memory", f"{si(need, 'B')} ({detail})", f"{si(have, 'B')} per device", hint)
-
-
-def _folding(source: Any, device: Any) -> Any:
-    if source is None:
-        return None
-    if device.kind != "fpga":
-        raise RequestError("only streaming pipelines have a folding", device.name)
-    from accelsim.architectures.fpga.designs import read
-
-    return read(source)
-
-
-def _options(fidelity: str, stack: str, sparsity: str, cold: bool, governor: bool) -> Options:
-    if fidelity not in FIDELITIES:
-        raise RequestError(f"unknown fidelity '{fidelity}'", hint=did_you_mean(fidelity, FIDELITIES))
-    if stack not in stacks():
-        raise RequestError(f"unknown stack '{stack}'", hint=did_you_mean(stack, stacks()))
-    if sparsity not in ("dense", "2:4"):
-        raise RequestError(f"unknown sparsity '{sparsity}'", hint=did_you_mean(sparsity, ("dense", "2:4")))
-    return Options(fidelity, stack, sparsity, cold, governor)  # type: ignore[arg-type]
-
-
-def _runs_as_it_is(graph: Graph, architecture: Architecture, device: Any) -> bool:
-    """Whether a device takes a quantised model with the formats of its file, which may differ by layer."""
-    products = [t.precision for op in graph if op.flops for t in op.inputs[:2]]
-    return bool(products) and all(p.is_integer and architecture.supports(device, p.name) for p in products)
-
-
-def _default_precision(graph: Graph, supported: tuple[str, ...], device: Device, notes: list[str]) -> str:
-    own = own_precision(graph)
-    chosen = nearest_supported(own, supported) or own
-    if chosen != own:
-        notes.append(f"precision was not given: {device.name} lacks the model's {own}, so this is {chosen}")
-    return chosen
 
 
 def _result(
@@ -271,52 +193,35 @@ def _result(
     band = architecture.interval(program, parts[0].costs, latency_s)
     energy, missing = _energy(parts, split, interval_s, request["precision"])
     missing.update(program.parameters.get("missing", {}))
-    energy_j = sum(energy.values())
-    throughput = batch / interval_s
-    flops = graph.flops / graph.batch * batch
-    peak = device.peak_flop_per_s(plan(request["precision"]).activation.name) * split.devices
-    hourly = device.cost.hourly_usd
-    if hourly is None:
+    if device.cost.hourly_usd is None:
         missing["usd_per_million_items"] = f"{device.name} has no hourly price"
     if not all(cost.stalls_s for part in parts for cost in part.costs):
         missing["stall_s"] = f"the model of {device.kind} devices does not divide the time of a kernel"
     missing.update(known.missing)
-    summary: dict[str, Any] = {
-        **request,
-        "status": "ok",
-        "latency_s": latency_s,
-        "latency_low_s": band.low,
-        "latency_high_s": band.high,
-        "throughput_per_s": throughput,
-        "item": graph.item,
-        "energy_j": energy_j,
-        "energy_per_item_j": energy_j / batch,
-        "power_w": energy_j / interval_s,
-        **{f"energy_{name}_j": energy.get(name, math.nan) for name in PARTS},
-        "power_static_w": energy["static"] / interval_s,
-        "power_dynamic_w": (energy_j - energy["static"]) / interval_s,
-        "bound": _bound(parts),
-        "flops": flops,
-        "mac_utilisation": flops / interval_s / peak if peak else math.nan,
-        "dram_bytes": sum(c.bytes_by_level["dram"] * n for part in parts for _, c, n in part.kernels())
+    found = Figures(
+        batch,
+        latency_s,
+        band.low,
+        band.high,
+        interval_s,
+        energy,
+        _bound(parts),
+        graph.flops / graph.batch * batch,
+        sum(c.bytes_by_level["dram"] * n for part in parts for _, c, n in part.kernels())
         * split.devices
         / len(parts),
-        "memory_bytes": max(part.program.memory_bytes for part in parts),
-        "memory_capacity_bytes": device.memory.capacity_bytes,
-        "usd_per_million_items": math.nan
-        if hourly is None
-        else hourly * split.devices / 3600 / throughput * 1e6,
-        **known.summary,
-        "assumed_numbers": len(device.assumed),
-        "hardware_numbers": len(device.numbers),
-        "fidelity": program.options.fidelity,
-    }
+        max(part.program.memory_bytes for part in parts),
+    )
+    activation = plan(request["precision"]).activation.name
+    row = summary(
+        request, device, activation, split.devices, graph.item, known.summary, program.options.fidelity, found
+    )
     resources = program.parameters.get("resources", {})
-    summary.update({f"resource_{name}": value for name, value in resources.items()})
+    row.update({f"resource_{name}": value for name, value in resources.items()})
     for part in parts:
         notes.extend(part.program.notes)
     return Result(
-        summary,
+        row,
         energy,
         {"latency_s": band, **_power_bands(program, energy, batch, interval_s)},
         missing,
@@ -394,8 +299,7 @@ def _energy(
             for name, value in cost.energy_j.items():
                 total[name] = total.get(name, 0.0) + value * times * copies
     device = parts[0].program.device
-    idle = device.power.idle_w
-    total["static"] = math.nan if idle is None else idle * interval_s * split.devices
+    total["static"] = static_j(device, interval_s, split.devices)
     formats = plan(precision)
     why = reasons(device, total, (formats.weight.name, formats.activation.name, formats.kv.name))
     missing = {f"energy_{name}_j": reason for name, reason in why.items()}

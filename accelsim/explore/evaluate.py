@@ -4,17 +4,114 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from accelsim.engine.many import simulate_batches
 from accelsim.engine.simulate import simulate
 from accelsim.explore.space import Space
 from accelsim.explore.store import Columns
 from accelsim.hardware.spec import load_hardware
 from accelsim.workload.load import workload_file
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Whole = npt.NDArray[np.int64]
+
 REQUEST = ("workload", "hardware", "batch", "precision")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Points that differ in their batch alone.
+
+    Attributes
+    ----------
+    settings : mapping
+        The other arguments of `simulate`; dotted names are hardware parameters.
+    batches : ndarray
+        Ascending, each once.
+    positions : ndarray
+        Where the points stand in what was asked for.
+    """
+
+    settings: Mapping[str, Any]
+    batches: Whole
+    positions: Whole
+
+    def parts(self, points: int) -> Iterator[Group]:
+        """The group in parts of at most so many points."""
+        for start in range(0, len(self.batches), points):
+            here = slice(start, start + points)
+            yield Group(self.settings, self.batches[here], self.positions[here])
+
+
+def groups_of(space: Space, positions: Whole) -> list[Group]:
+    """Points of a space, by all that is not the batch."""
+    import numpy as np
+
+    if not len(positions):
+        return []
+    steps = space.steps_of(positions)
+    values = np.array(space.axes["batch"], dtype=np.int64)
+    alone = "batch" in steps  # a batch that other axes advance with is theirs
+    batches = values[steps["batch" if alone else space.dimension_of("batch")]]
+    key = np.zeros(len(positions), dtype=np.int64)
+    for name, count in space.dimension_sizes.items():
+        if name != "batch":
+            key = key * count + steps[name]
+    order = np.lexsort((batches, key))
+    ends = np.flatnonzero(np.diff(key[order])) + 1
+    found = []
+    for chosen in np.split(order, ends):
+        point = space.point(int(positions[chosen[0]]))
+        settings = {name: value for name, value in point.items() if name != "batch"}
+        found.append(Group(settings, batches[chosen], positions[chosen]))
+    return found
+
+
+def rows_of(group: Group) -> Iterator[tuple[list[int], Columns]]:
+    """Tables of the rows of a group, each with the positions of its rows."""
+    import numpy as np
+
+    changes = tuple((name, value) for name, value in group.settings.items() if "." in name)
+    settings = {name: value for name, value in group.settings.items() if "." not in name}
+    named = load_hardware(settings["hardware"]).name
+    if changes:
+        settings["hardware"] = _changed(settings["hardware"], changes)
+    batches = group.batches.tolist()
+    tables = simulate_batches(batches=batches, **settings)
+    if tables is None:
+        rows = [simulate(**settings, batch=batch).summary for batch in batches]
+        for row in rows:
+            row["hardware"] = named
+        tables = [_table(rows)]
+    for table in tables:
+        held = np.asarray(table["batch"], dtype=np.int64)
+        positions = group.positions[np.searchsorted(group.batches, held)].tolist()
+        extra = {n: v for n, v in group.settings.items() if n not in REQUEST and n not in table}
+        columns = {**table, "hardware": named, **extra}
+        yield positions, {name: _listed(values, len(positions)) for name, values in columns.items()}
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as columns, None where a row has no such number."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _listed(values: Any, count: int) -> list[Any]:
+    """A column of plain numbers and texts from an array, a list, or the value of all rows."""
+    if isinstance(values, list):
+        return [_plain(v) for v in values]
+    if getattr(values, "shape", ()):
+        held: list[Any] = values.tolist()
+        return held
+    return [_plain(values)] * count
 
 
 def evaluate(points: Sequence[Mapping[str, Any]]) -> Columns:
@@ -30,21 +127,24 @@ def evaluate(points: Sequence[Mapping[str, Any]]) -> Columns:
     mapping of str to list
         The summaries as columns, None where a row has no such number, and the axes that a summary lacks.
     """
-    return columns_of([_row(point) for point in points])
+    import numpy as np
 
-
-def _row(point: Mapping[str, Any]) -> dict[str, Any]:
-    changes = tuple((name, value) for name, value in point.items() if "." in name)
-    settings = {name: value for name, value in point.items() if "." not in name}
-    if changes:
-        settings["hardware"] = _changed(settings["hardware"], changes)
-    row = simulate(**settings).summary
-    if changes:
-        row["hardware"] = load_hardware(point["hardware"]).name
-    for name, value in point.items():
-        if name not in REQUEST:
-            row.setdefault(name, value)
-    return row
+    grouped: dict[tuple[Any, ...], dict[int, list[int]]] = {}
+    for position, point in enumerate(points):
+        key = tuple((name, id(value)) for name, value in point.items() if name != "batch")
+        grouped.setdefault(key, {}).setdefault(point.get("batch", 1), []).append(position)
+    found: dict[str, list[Any]] = {}
+    for of in grouped.values():
+        batches = sorted(of)
+        settings = {n: v for n, v in points[of[batches[0]][0]].items() if n != "batch"}
+        group = Group(settings, np.array(batches), np.arange(len(batches)))
+        for places, columns in rows_of(group):
+            for name, values in columns.items():
+                column = found.setdefault(name, [None] * len(points))
+                for place, value in zip(places, values):
+                    for position in of[batches[place]]:
+                        column[position] = value
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -54,8 +154,7 @@ def _changed(hardware: Any, changes: tuple[tuple[str, Any], ...]) -> Any:
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> Columns:
     """Rows as columns of plain numbers and texts."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [_plain(row.get(name)) for row in rows] for name in names}
+    return {name: [_plain(v) for v in values] for name, values in _table(rows).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -66,14 +165,16 @@ def _plain(value: Any) -> Any:
 
 def keys_of(space: Space) -> list[bytes]:
     """Hash of everything that each point of a space depends on, beside the model version."""
-    tokens = {name: [_token(name, value) for value in held] for name, held in space.axes.items()}
-    values = {name: {id(v): t for v, t in zip(space.axes[name], tokens[name])} for name in tokens}
-    names = sorted(space.axes)
+    import numpy as np
+
+    steps = space.steps_of(np.arange(len(space)))
+    columns = []
+    for name in sorted(space.axes):
+        tokens = [_token(name, value) for value in space.axes[name]]
+        at = steps[space.dimension_of(name)]
+        columns.append([tokens[s] for s in at.tolist()])
     digest = hashlib.blake2b
-    return [
-        digest(b"|".join(values[name][id(point[name])] for name in names), digest_size=16).digest()
-        for point in space.points()
-    ]
+    return [digest(b"|".join(texts), digest_size=16).digest() for texts in zip(*columns)]
 
 
 def _token(name: str, value: Any) -> bytes:

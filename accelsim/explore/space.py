@@ -170,6 +170,25 @@ class Space:
         """Values by dimension; zipped axes are one, ``a+b``, with the values of the first."""
         return {"+".join(names): self.axes[names[0]] for names, _ in self._dimensions}
 
+    @property
+    def dimension_sizes(self) -> dict[str, int]:
+        """Values of each dimension, outermost first."""
+        return {"+".join(names): count for names, count in self._dimensions}
+
+    def dimension_of(self, axis: str) -> str:
+        """The dimension that an axis belongs to."""
+        return next("+".join(names) for names, _ in self._dimensions if axis in names)
+
+    def steps_of(self, positions: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+        """Steps along each dimension of many points, see `steps`."""
+        import numpy as np
+
+        flat = self.indices[positions] if self.where else positions
+        found: dict[str, npt.NDArray[np.int64]] = {}
+        for names, count in reversed(self._dimensions):
+            flat, found["+".join(names)] = np.divmod(flat, count)
+        return found
+
     def steps(self, position: int) -> dict[str, int]:
         """Step along each dimension of the point at a position."""
         flat = int(self.indices[position]) if self.where else position

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import AccelsimError
 from accelsim.core.version import MODEL_VERSION
+from accelsim.engine.answer import COLUMNS
+from accelsim.explore.study import FIRST_COLUMNS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,8 +75,8 @@ class Store:
             self._db.execute("CREATE TABLE accelsim (schema INTEGER)")
             self._db.execute("INSERT INTO accelsim VALUES (?)", (SCHEMA,))
             self._db.execute(
+                # Keys are random: with a table of its own only their index is written all over the place.
                 "CREATE TABLE points (key BLOB, model_version TEXT, PRIMARY KEY (key, model_version))"
-                " WITHOUT ROWID"
             )
             self._db.execute("CREATE TABLE studies (name TEXT PRIMARY KEY, document TEXT)")
             return
@@ -146,7 +148,7 @@ class Store:
 
     def frame(self, keys: Iterable[bytes] | None = None, version: str = MODEL_VERSION) -> pd.DataFrame:
         """Rows as a table: those of the keys, in their order, or all rows of a model version."""
-        names = [row[1] for row in self._db.execute("PRAGMA table_info(points)")][2:]
+        names = _ordered(row[1] for row in self._db.execute("PRAGMA table_info(points)"))
         fields = ", ".join(f'points."{name}"' for name in names) or "points.key"
         if keys is None:
             query = f"SELECT {fields} FROM points WHERE model_version = ? ORDER BY key"
@@ -195,6 +197,13 @@ def _told(error: sqlite3.Error, where: str) -> tuple[str, str, str]:
     return f"the study cannot be used ({text})", where, ""
 
 
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Columns in the order of answers, whichever was kept first; others follow by name."""
+    place = {name: i for i, name in enumerate(dict.fromkeys((*FIRST_COLUMNS, *COLUMNS)))}
+    columns = [name for name in names if name not in ("key", "model_version")]
+    return sorted(columns, key=lambda name: (place.get(name, len(place)), name))
+
+
 def _table(names: Sequence[str], cursor: Iterable[Sequence[Any]]) -> pd.DataFrame:
     """Rows as a table with one dtype per column, a chunk of rows in hand at a time."""
     import numpy as np
@@ -211,7 +220,7 @@ def _table(names: Sequence[str], cursor: Iterable[Sequence[Any]]) -> pd.DataFram
             arrays = [a.astype(object) for a in arrays]
         columns[name] = np.concatenate(arrays) if arrays else np.zeros(0)
         parts[name] = []
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _chunks(cursor: Any) -> Iterator[list[Sequence[Any]]]:

@@ -37,7 +37,8 @@ class Study(Accessible):
 
     def __init__(self, frame: pd.DataFrame, axes: Sequence[str] = ()) -> None:
         first = [c for c in FIRST_COLUMNS if c in frame.columns]
-        self.frame = frame[[*first, *(c for c in frame.columns if c not in first)]]
+        names = [*first, *(c for c in frame.columns if c not in first)]
+        self.frame = frame if names == list(frame.columns) else frame[names]
         self.axes = tuple(axes)
 
     @cached_property

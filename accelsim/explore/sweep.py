@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.core.errors import RequestError
-from accelsim.explore.evaluate import evaluate, keys_of
+from accelsim.explore.evaluate import Group, evaluate, groups_of, keys_of, rows_of
 from accelsim.explore.space import Space
 from accelsim.explore.store import Columns, Store
 from accelsim.explore.study import Study
@@ -19,6 +19,9 @@ SERIAL_POINTS = 256
 """Below this many points, starting worker processes costs more than it saves."""
 
 TASK_POINTS = 512
+"""Least points that a worker takes at once where there are more."""
+
+MOST_POINTS = 16_384
 """Most points that a worker takes at once; also what a killed process can lose."""
 
 SAMPLE = 5
@@ -148,22 +151,41 @@ def _computed(
     space: Space, todo: Sequence[int], workers: int, remote: bool
 ) -> Iterator[tuple[list[int], Columns]]:
     """Positions and rows of the points, in the order in which workers finish them."""
-    size = max(1, min(TASK_POINTS, -(-len(todo) // (4 * max(1, _cores(workers))))))
-    tasks = (list(todo[i : i + size]) for i in range(0, len(todo), size))
+    import numpy as np
+
+    share = -(-len(todo) // (4 * max(1, _cores(workers))))
+    tasks = _tasks(groups_of(space, np.array(todo, dtype=np.int64)), min(share, MOST_POINTS))
     if workers == 1 and not remote:
-        for positions in tasks:
-            yield positions, evaluate([space.point(i) for i in positions])
+        for task in tasks:
+            for group in task:
+                yield from rows_of(group)
         return
     from joblib import Parallel, delayed
 
     parallel = Parallel(
         n_jobs=workers, return_as="generator_unordered", pre_dispatch="3*n_jobs", batch_size=1
     )
-    yield from parallel(delayed(_task)(t, [space.point(i) for i in t]) for t in tasks)
+    for tables in parallel(delayed(_run)(task) for task in tasks):
+        yield from tables
 
 
-def _task(positions: list[int], points: list[dict[str, Any]]) -> tuple[list[int], Columns]:
-    return positions, evaluate(points)
+def _tasks(groups: Sequence[Group], points: int) -> Iterator[list[Group]]:
+    """Groups, or parts of large ones, by the task that evaluates them."""
+    task: list[Group] = []
+    held = 0
+    for group in groups:
+        for part in group.parts(max(TASK_POINTS, points)):
+            if task and held + len(part.batches) > max(1, points):
+                yield task
+                task, held = [], 0
+            task.append(part)
+            held += len(part.batches)
+    if task:
+        yield task
+
+
+def _run(task: Sequence[Group]) -> list[tuple[list[int], Columns]]:
+    return [table for group in task for table in rows_of(group)]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
@@ -156,14 +155,14 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from _leaves(value, f"{path}.")
         else:
             yield path, value
 
 
 def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         return {k: _plain(v) for k, v in node.items()}
     return node.value if isinstance(node, Quantity) else node
 
@@ -206,7 +205,7 @@ def _digest(device: Device) -> str:
 
 
 def _rounded(node: Any) -> Any:
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         return {k: _rounded(v) for k, v in node.items()}
     return f"{node:.12g}" if isinstance(node, float) else node
 
@@ -230,9 +229,16 @@ def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -
     return message, f"{where}: {field}" if field else where, hint
 
 
+def _copied(node: Any) -> Any:
+    """A document with mappings and lists of its own; numbers, texts and quantities do not change."""
+    if isinstance(node, dict):
+        return {key: _copied(value) for key, value in node.items()}
+    return [_copied(value) for value in node] if isinstance(node, list) else node
+
+
 def replaced(device: Device, changes: Mapping[str, Any]) -> Any:
     """See `Device.replace`."""
-    document = copy.deepcopy(dict(device.document))
+    document = _copied(device.document)
     for path, value in changes.items():
         *parents, last = path.split(".")
         node = document

@@ -76,6 +76,7 @@ def _check_patterns(graph: Graph, formats: PrecisionPlan) -> None:
             )
 
 
+@lru_cache(maxsize=128)
 def widened(graph: Graph) -> tuple[str, ...]:
     """Notes on products of unequal formats: the narrow operand is widened before the units multiply."""
     pairs: dict[tuple[str, str, str], None] = {}
@@ -93,6 +94,7 @@ def widened(graph: Graph) -> tuple[str, ...]:
     )
 
 
+@lru_cache(maxsize=64)
 def own_precision(graph: Graph) -> str:
     """The format that most of the graph's MAC work has in the file: that of its activations, weighted by
     FLOPs.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from accelsim.architectures.base import Interval, KernelCost, Options, Program
+from accelsim.architectures.base import BatchCosts, Interval, KernelCost, Options, Program
 from accelsim.architectures.gpu import intervals, rates
 from accelsim.architectures.gpu.lower import lower
 from accelsim.architectures.gpu.table import predict
@@ -37,6 +37,13 @@ class GpuArchitecture:
         from accelsim.architectures.gpu.cost import cost
 
         return cost(program)
+
+    def cost_batches(
+        self, sized: Callable[[int], Graph], device: Any, options: Options, batches: Sequence[int]
+    ) -> BatchCosts | None:
+        from accelsim.architectures.gpu.many import cost_batches
+
+        return cost_batches(sized, device, options, batches)
 
     def explain(self, program: Program, index: int, cost: KernelCost) -> str:
         from accelsim.architectures.gpu.cost import explain

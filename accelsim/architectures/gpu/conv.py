@@ -272,6 +272,12 @@ def _matrix(rows: Array, batch: Any, m: Array, n: Array, k: Array) -> None:
     rows[:, R.TABLE] += PRODUCT
 
 
+def gathering(layers: Layers, model: ConvModel) -> tuple[Array, Array]:
+    """Operations on the lanes for each gathered window, and how many windows an implicit GEMM gathers."""
+    each = np.where(layers.tensor > 0, model.gather_ops, model.lane_gather_ops)
+    return each, layers.groups * layers.pixels * layers.window * np.ceil(layers.filters / TILE_COLUMNS)
+
+
 def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel) -> Kernels:
     """One product; gathering a window costs address arithmetic on the lanes, once per column of tiles."""
     made = _base(layers, owner, IMPLICIT)
@@ -298,10 +304,8 @@ def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel) -> 
     _external(made.rows, layers)
     outputs = layers.groups * layers.pixels * filters
     made.rows[:, R.BYTES_C] = layers.c_bytes / np.maximum(1.0, outputs)
-    gathers = layers.groups * layers.pixels * layers.window * np.ceil(layers.filters / TILE_COLUMNS)
-    made.rows[:, R.VECTOR_OPS] = (
-        np.where(layers.tensor > 0, model.gather_ops, model.lane_gather_ops) * gathers
-    )
+    each, gathers = gathering(layers, model)
+    made.rows[:, R.VECTOR_OPS] = each * gathers
     made.rows[:, R.RATE] *= np.where(layers.tensor > 0, model.tensor_efficiency, model.lane_efficiency)
     _result(made.rows, layers)
     made.launches[:] = model.launches

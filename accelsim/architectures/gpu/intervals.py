@@ -46,7 +46,7 @@ WIDER_PER_DOUBLING, WIDEST = 0.25, 4.0
 """Outside the latencies of the rows, a band is wider (in logarithms) by this share per doubling."""
 WIDER_UNSEEN = 1.5
 """The same for formats without rows, caches cold at each kernel, and sparse weights."""
-_LEAST = 0.01  # a band holds its prediction, with this much to spare
+LEAST = 0.01  # a band holds its prediction, with this much to spare
 
 ANY = "any"
 """Formats of operators that only move bytes over a link."""
@@ -213,26 +213,53 @@ def factors(
     latency = np.asarray(latency_s, dtype=np.float64)
     if options.fidelity == "analytic":
         return np.full(latency.shape, BOUND_ONLY[0]), np.full(latency.shape, BOUND_ONLY[1])
-    cells = evidence(device, op).cells
-    if not cells:
+    table = table_of(op, formats, device, options)
+    if table is None:
         return np.full(latency.shape, ASSUMED[0]), np.full(latency.shape, ASSUMED[1])
-    names = [cells_of(op, formats, s, b) for s in range(len(STEPS_S) + 1) for b in range(len(LIMITS))]
-    chosen = [next(cells[n] for n in cell if n in cells) for cell in names]
     at = step_of(latency) * len(LIMITS) + limit_of(bound)
-    low = np.log([c.low for c in chosen])[at]
-    high = np.log([c.high for c in chosen])[at]
-    seen = cells.get(f"{op}/{formats}", cells[op])
-    beyond = np.maximum(np.log2(latency / seen.longest_s), np.log2(seen.shortest_s / latency))
-    wider = np.minimum(1.0 + WIDER_PER_DOUBLING * np.maximum(beyond, 0.0), WIDEST)
-    unseen = formats != ANY and f"{op}/{formats}" not in cells
-    if unseen or options.cold or options.sparsity != "dense":
-        wider = wider * WIDER_UNSEEN
-    low, high = np.exp(low * wider), np.exp(high * wider)
-    low, high = np.minimum(low, 1.0 - _LEAST), np.maximum(high, 1.0 + _LEAST)
+    beyond = np.maximum(np.log2(latency / table.longest_s), np.log2(table.shortest_s / latency))
+    wider = np.minimum(1.0 + WIDER_PER_DOUBLING * np.maximum(beyond, 0.0), WIDEST) * table.wider
+    low, high = np.exp(table.low[at] * wider), np.exp(table.high[at] * wider)
+    low, high = np.minimum(low, 1.0 - LEAST), np.maximum(high, 1.0 + LEAST)
     if options.stack == "eager":  # the host's time per operator is assumed
         hosted = np.asarray(bound, dtype=object) == "launch"
         low, high = np.where(hosted, ASSUMED[0], low), np.where(hosted, ASSUMED[1], high)
     return low, high
+
+
+@dataclass(frozen=True)
+class Table:
+    """Bands of one operator and format by step and limit, at index ``step * len(LIMITS) + limit``.
+
+    Attributes
+    ----------
+    low, high : ndarray
+        Logarithms of the ends.
+    shortest_s, longest_s : float
+        Latencies that the rows span [s].
+    wider : float
+        Factor on the logarithms for formats and conditions without rows.
+    """
+
+    low: Array
+    high: Array
+    shortest_s: float
+    longest_s: float
+    wider: float
+
+
+def table_of(op: str, formats: str, device: Any, options: Options) -> Table | None:
+    """Bands of an operator in a format; None where nothing was measured."""
+    cells = evidence(device, op).cells
+    if not cells:
+        return None
+    names = [cells_of(op, formats, s, b) for s in range(len(STEPS_S) + 1) for b in range(len(LIMITS))]
+    chosen = [next(cells[n] for n in cell if n in cells) for cell in names]
+    seen = cells.get(f"{op}/{formats}", cells[op])
+    unseen = formats != ANY and f"{op}/{formats}" not in cells
+    wider = WIDER_UNSEEN if unseen or options.cold or options.sparsity != "dense" else 1.0
+    low, high = np.log([c.low for c in chosen]), np.log([c.high for c in chosen])
+    return Table(low, high, seen.shortest_s, seen.longest_s, wider)
 
 
 def combine(
@@ -287,7 +314,7 @@ def interval(program: Program, costs: Iterable[KernelCost], latency_s: float) ->
     for kernel, cost in zip(program.kernels, costs):
         t = cost.latency_s
         if t > 0.0:
-            shapes = groups.setdefault(_row_of(kernel.anchor), {})
+            shapes = groups.setdefault(row_of(kernel.anchor), {})
             shape = (float(f"{t:.6g}"), cost.bound)
             shapes[shape] = shapes.get(shape, 0.0) + t * kernel.repeat
     weights: list[float] = []
@@ -309,7 +336,7 @@ def interval(program: Program, costs: Iterable[KernelCost], latency_s: float) ->
             ASSUMED[0] * latency_s, ASSUMED[1] * latency_s, LEVEL, "assumed: no kernel takes time"
         )
     least, most = combine(weights, np.concatenate(lows), np.concatenate(highs), share / total)
-    least, most = min(least, 1.0 - _LEAST), max(most, 1.0 + _LEAST)
+    least, most = min(least, 1.0 - LEAST), max(most, 1.0 + LEAST)
     if program.options.fidelity == "analytic":
         text = "assumed: datasheet bound only"
     else:
@@ -318,7 +345,7 @@ def interval(program: Program, costs: Iterable[KernelCost], latency_s: float) ->
     return Interval(least * latency_s, most * latency_s, LEVEL, text)
 
 
-def _row_of(op: Op) -> tuple[str, str]:
+def row_of(op: Op) -> tuple[str, str]:
     """Operator of the table and formats of a kernel's anchor."""
     tensors = [t.precision for t in op.inputs[:2]]
     first, last = tensors[0], tensors[-1]

@@ -184,7 +184,7 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
         options,
         kernels,
         "sequential",
-        need - _compressed_bytes(graph, device, options),
+        need - compressed_bytes(graph, device, options),
         tuple(notes),
         {"plan": plan},
         host_s=stack.host_per_step_s,
@@ -225,7 +225,7 @@ def _stored(t: Tensor, device: Any, options: Options) -> float:
     return stored_share(SPARSE_PATTERN, t.precision.bits)
 
 
-def _compressed_bytes(graph: Graph, device: Any, options: Options) -> float:
+def compressed_bytes(graph: Graph, device: Any, options: Options) -> float:
     """What compressed weights save of the memory need [B]."""
     if options.sparsity != SPARSE_PATTERN and not any(t.pattern for t in graph.weights):
         return 0.0

@@ -273,6 +273,35 @@ def _govern(r, d, c, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def cached(d, c):  # type: ignore[no-untyped-def]
+    """Capacity of the L2 that a kernel's data can use [B]."""
+    return d[_L2_CAPACITY] * c[_CACHE]
+
+
+@njit(cache=True)
+def misses_of(r, capacity):  # type: ignore[no-untyped-def]
+    """Share of each operand of a row that is no longer in an L2 of a capacity [B]."""
+    return (
+        1.0 - resident(capacity, r[R.A_DISTANCE]),
+        1.0 - resident(capacity, r[R.B_DISTANCE]),
+        1.0 - resident(capacity, r[R.C_DISTANCE]),
+        1.0 - resident(capacity, r[R.EXTRA_DISTANCE]),
+    )
+
+
+@njit(cache=True)
+def cost_row(r, misses, tables, splits, d, c, governor, out):  # type: ignore[no-untyped-def]
+    """Fill `out` for one row; see `cost_rows`."""
+    out[R.STALL_COMPUTE : R.OUT_SUMS] = 0.0
+    if r[R.KIND] == R.STREAM:
+        _stream(r, d, c, misses, out)
+    else:
+        _product(r, tables[int(r[R.TABLE])], splits, d, c, misses, governor, out)
+        if c[_QUANTISE] > 0.0 or c[_PASSES] > 0.0:
+            _quantise(r, d, c, out)
+
+
+@njit(cache=True)
 def cost_rows(rows, tables, splits, d, c, governor, out):  # type: ignore[no-untyped-def]
     """Fill `out` for every row.
 
@@ -291,19 +320,6 @@ def cost_rows(rows, tables, splits, d, c, governor, out):  # type: ignore[no-unt
         Model the power cap.
     out : ndarray, shape (kernels, OUT_WIDTH)
     """
-    capacity = d[_L2_CAPACITY] * c[_CACHE]
+    capacity = cached(d, c)
     for i in range(rows.shape[0]):
-        r = rows[i]
-        misses = (
-            1.0 - resident(capacity, r[R.A_DISTANCE]),
-            1.0 - resident(capacity, r[R.B_DISTANCE]),
-            1.0 - resident(capacity, r[R.C_DISTANCE]),
-            1.0 - resident(capacity, r[R.EXTRA_DISTANCE]),
-        )
-        out[i, R.STALL_COMPUTE : R.OUT_SUMS] = 0.0
-        if r[R.KIND] == R.STREAM:
-            _stream(r, d, c, misses, out[i])
-        else:
-            _product(r, tables[int(r[R.TABLE])], splits, d, c, misses, governor, out[i])
-            if c[_QUANTISE] > 0.0 or c[_PASSES] > 0.0:
-                _quantise(r, d, c, out[i])
+        cost_row(rows[i], misses_of(rows[i], capacity), tables, splits, d, c, governor, out[i])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from accelsim.architectures.base import Interval, KernelCost, Options, Program
+from accelsim.architectures.base import BatchCosts, Interval, KernelCost, Options, Program
 from accelsim.architectures.single import OpTable, predict_by_graph
 from accelsim.architectures.systolic.lower import lower
 from accelsim.core.precision import PRECISIONS, STORAGE, Precision, PrecisionPlan
@@ -42,6 +42,13 @@ class SystolicArchitecture:
         from accelsim.architectures.systolic.cost import cost
 
         return cost(program)
+
+    def cost_batches(
+        self, sized: Callable[[int], Graph], device: Any, options: Options, batches: Sequence[int]
+    ) -> BatchCosts | None:
+        from accelsim.architectures.systolic.many import cost_batches
+
+        return cost_batches(sized, device, options, batches)
 
     def explain(self, program: Program, index: int, cost: KernelCost) -> str:
         from accelsim.architectures.systolic.cost import explain

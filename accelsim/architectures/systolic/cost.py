@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -46,7 +47,15 @@ def _link_seconds(device: SystolicDevice, work: Totals) -> tuple[Any, Any]:
 def _energies(
     device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any, ports: Any
 ) -> list[dict[str, float]]:
-    """Dynamic energy of each kernel by part [J]; NaN where there is work and no coefficient.
+    """`energy_parts` of each kernel."""
+    parts = energy_parts(device, nests, work, sram, dram, ports)
+    return [dict(zip(parts, row)) for row in np.stack(list(parts.values()), axis=1).tolist()]
+
+
+def energy_parts(
+    device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any, ports: Any
+) -> dict[str, Any]:
+    """Dynamic energy of all kernels by part [J]; NaN where there is work and no coefficient.
 
     A multiply-accumulate reads two operands and a sum and writes the sum: four register accesses. Register
     files and network are parts of their own on row-stationary arrays and where the device's file gives their
@@ -70,7 +79,7 @@ def _energies(
         parts["register"] = energy.spent(np.bincount(nests.kernel, touched, count), each["register"])
     if _apart(device, each["network"]):
         parts["network"] = energy.spent(ports, each["network"])
-    return [dict(zip(parts, row)) for row in np.stack(list(parts.values()), axis=1).tolist()]
+    return parts
 
 
 def _apart(device: SystolicDevice, each: energy.Coefficient) -> bool:
@@ -82,6 +91,19 @@ def _bounds(parts: dict[str, Any]) -> list[str]:
     """Name of the largest part for each kernel; ties go to the first."""
     names = list(parts)
     return [names[i] for i in np.argmax(np.stack(list(parts.values())), axis=0).tolist()]
+
+
+def bound_parts(parts: Parts) -> tuple[tuple[str, ...], Any]:
+    """Names of what can limit a kernel, and the index of what does; ties go to the first."""
+    of = {
+        "compute": parts.array,
+        "vector": parts.vector,
+        "memory": parts.dram,
+        "sram": parts.sram,
+        "link": parts.link,
+        "launch": parts.overhead,
+    }
+    return tuple(of), np.argmax(np.stack(list(of.values())), axis=0)
 
 
 def _analytic(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ...]:
@@ -148,7 +170,8 @@ def _stored_weights(nests: Nests, device: SystolicDevice) -> Any:
     return np.where(nests.swap, 1.0, depth * width / (nests.k * nests.n)) * nests.right_bytes
 
 
-def _parts(program: Program) -> tuple[Parts, Any, Any]:
+@lru_cache(maxsize=8)
+def parts_of(program: Program) -> tuple[Parts, Any, Any]:
     """The parts of all kernels, with the fold and the tile tables behind them."""
     # numba is imported by the kernels: only runs that need them pay for it.
     from accelsim.architectures.systolic import folds, memory
@@ -221,7 +244,7 @@ def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector:
 
 def worth(program: Program) -> tuple[float, float]:
     """Seconds of a run and bytes that cross the memory interface, without the words that `cost` adds."""
-    parts, _, _ = _parts(program)
+    parts, _, _ = parts_of(program)
     repeats = np.array([kernel.repeat for kernel in program.kernels])
     cycles = np.maximum(parts.compute, parts.traffic) + parts.exposed
     return float((cycles * repeats).sum()) / program.device.array.clock_hz, float(
@@ -249,7 +272,7 @@ def occupancy(program: Program) -> dict[str, Any]:
 
     nests: Nests = program.parameters["nests"]
     unit, count = program.device.array, len(program.kernels)
-    parts, fold, _ = _parts(program)
+    parts, fold, _ = parts_of(program)
     turns = nests.steps * nests.bands
     depth = np.ceil(nests.k / np.maximum(_rates(nests, program.device), 1.0))
     down = np.ceil(depth / unit.rows)
@@ -276,17 +299,9 @@ def _sustained(device: SystolicDevice) -> float:
 
 def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ...]:
     device: SystolicDevice = program.device
-    parts, fold, tile = _parts(program)
-    bounds = _bounds(
-        {
-            "compute": parts.array,
-            "vector": parts.vector,
-            "memory": parts.dram,
-            "sram": parts.sram,
-            "link": parts.link,
-            "launch": parts.overhead,
-        }
-    )
+    parts, fold, tile = parts_of(program)
+    names, codes = bound_parts(parts)
+    bounds = [names[code] for code in codes.tolist()]
     ports = parts.sram_bytes - parts.dram_bytes
     energies = _energies(device, nests, work, parts.sram_bytes, parts.dram_bytes, ports)
     mappings = _mappings(nests, fold, tile, len(program.kernels), device.array.dataflow)
@@ -310,7 +325,7 @@ def explain(program: Program, index: int, cost: KernelCost) -> str:
             f"max(MACs at peak {cost.cycles_compute:.4g}, {size} at {peak} = {cost.cycles_memory:.4g}) "
             f"cycles at {clock}"
         )
-    parts, _, _ = _parts(program)
+    parts, _, _ = parts_of(program)
     join = " + vector" if parts.serial[index] else ", vector"
     others = "".join(
         f", {name} {cycles[index]:.4g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import isnan
 
 from accelsim.architectures.base import Kernel, Options, Program
@@ -57,7 +57,7 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         )
     sparsity, notes = _sparsity(graph, options, device)
     ready = _prepared(graph, sparsity, device.array.skips_zeros, device.array.accumulator)
-    if device.link is None and any(kernel.lane == "link" for kernel in ready.kernels):
+    if device.link is None and ready.linked:
         raise InfeasibleError(
             "link", "a link between devices", "none", f"run on one device, or give {device.name} a 'link'"
         )
@@ -96,12 +96,31 @@ class _Prepared:
     usage: Usage
     memory_bytes: float
     plans: dict[tuple[float, float], Residency] = field(default_factory=dict)
+    kept: dict[Residency, tuple[Nests, Totals]] = field(default_factory=dict)
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of the operators that kernels are named after."""
+        return frozenset(kernel.anchor.kind for kernel in self.kernels)
+
+    @cached_property
+    def linked(self) -> bool:
+        """Whether devices exchange data."""
+        return any(kernel.lane == "link" for kernel in self.kernels)
 
     def plan(self, room: float, share: float) -> Residency:
         """The residency plan of a memory: designs of a sweep share a few sizes."""
         held = self.plans.get((room, share))
         if held is None:
             held = self.plans[room, share] = plan(self.usage, room, share)
+        return held
+
+    def keep(self, residency: Residency, sparsity: Sparsity) -> tuple[Nests, Totals]:
+        """Nests and totals of a plan."""
+        held = self.kept.get(residency)
+        if held is None:
+            held = keep_on_chip(self.kernels, self.nests, self.totals, residency, sparsity)
+            self.kept[residency] = held
         return held
 
 
@@ -131,7 +150,7 @@ def _program(
     """The program of a residency plan; None is a cold device."""
     nests, work = ready.nests, ready.totals
     if residency is not None:
-        nests, work = keep_on_chip(ready.kernels, nests, work, residency, sparsity)
+        nests, work = ready.keep(residency, sparsity)
     else:
         residency = nothing(len(ready.kernels))
     sizes = area.parts(device)
@@ -142,7 +161,7 @@ def _program(
         "resources": {f"area_{part.name}_m2": part.area_m2 for part in sizes},
         "missing": {f"resource_area_{p.name}_m2": p.basis for p in sizes if isnan(p.area_m2)},
     }
-    notes = (*_notes(ready.kernels, device, residency), *notes)
+    notes = (*_notes(ready.kinds, device, residency), *notes)
     return Program(
         ready.graph, device, options, ready.kernels, "sequential", ready.memory_bytes, notes, parameters
     )
@@ -241,7 +260,7 @@ def nearest(wanted: Precision, have: Iterable[str]) -> str:
     return min(have, key=distance)
 
 
-def _notes(kernels: tuple[Kernel, ...], device: SystolicDevice, residency: Residency) -> tuple[str, ...]:
+def _notes(kinds: frozenset[str], device: SystolicDevice, residency: Residency) -> tuple[str, ...]:
     notes = []
     if residency.tensors:
         notes.append(f"{residency.tensors} activations stay on chip between kernels")
@@ -252,7 +271,6 @@ def _notes(kernels: tuple[Kernel, ...], device: SystolicDevice, residency: Resid
         notes.append(f"{inside} kernels run in bands of rows, up to {max(residency.bands)} of them")
     if residency.weight_bytes:
         notes.append(f"{si(residency.weight_bytes, 'B')} of weights stay on chip from run to run")
-    kinds = {kernel.anchor.kind for kernel in kernels}
     if kinds & {"attention", "mla_attention"}:
         notes.append("attention scores stay on chip")
     if kinds & {"grouped_matmul"}:

@@ -33,11 +33,11 @@ def element_macs(program: Program, kernels: Sequence[int] | None = None) -> Map:
         The sum is the program's multiply-accumulates, but for grouped convolutions that the vector unit does.
     """
     from accelsim.architectures.systolic import folds
-    from accelsim.architectures.systolic.cost import _parts, _rates
+    from accelsim.architectures.systolic.cost import _rates, parts_of
 
     nests: Nests = program.parameters["nests"]
     unit = program.device.array
-    parts, table, _ = _parts(program)
+    parts, table, _ = parts_of(program)
     wanted = set(range(len(program.kernels)) if kernels is None else kernels)
     rates = _rates(nests, program.device)
     total = np.zeros((unit.rows, unit.cols))
