@@ -181,7 +181,7 @@ def test_attention_prefill_is_compute_and_decode_is_memory(toy, run):
         b.attention(q, k, v, causal=True)
         return b.build()
 
-    _, (prefill,) = run(attention(2048, 2048, "activation"), toy)
+    _, (prefill,) = run(attention(2048, 2048, "activation"), toy, stack="trtllm")
     assert prefill.bound == "compute"
     _, (decode,) = run(attention(1, 16384, "kv"), toy)
     assert decode.bound == "memory"
@@ -190,7 +190,7 @@ def test_attention_prefill_is_compute_and_decode_is_memory(toy, run):
     full = GraphBuilder("full", "fp16")
     q, k, v = (full.input(n, 4, 32, 2048, 128) for n in "qkv")
     full.attention(q, k, v)
-    _, (dense,) = run(full.build(), toy)
+    _, (dense,) = run(full.build(), toy, stack="trtllm")
     assert 0.45 < prefill.latency_s / dense.latency_s < 0.75  # a causal mask leaves half the work
 
 
