@@ -26,7 +26,7 @@ def test_elements_by_hand():
     assert _tiles(10, 2, 5, 1, 4, 4).tolist() == [
         [15, 15, 0, 0], [15, 15, 0, 0], [10, 10, 0, 0], [10, 10, 0, 0]
     ]  # fmt: skip
-    # Five products of 2 x 2, two on the diagonal at a time: three turns for the first block, two for the next.
+    # Five products of 2 x 2, two on the diagonal at a time: three turns for the first block, two for the next
     packed = _tiles(2, 2, 5, 2, 4, 4)
     assert np.diag(packed).tolist() == [3, 3, 2, 2]
     assert packed.sum() == 5 * 4
