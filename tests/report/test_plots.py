@@ -345,3 +345,13 @@ def test_given_axes_keep_their_figure_and_pyplot_stays_out(study):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_page_on_pictures_runs(tmp_path, monkeypatch):
+    import re
+    from pathlib import Path
+
+    text = (Path(ax.__file__).parents[1] / "docs" / "plots.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.S)[:1]), {})
+    assert (tmp_path / "roofline.pdf").is_file()
