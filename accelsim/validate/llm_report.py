@@ -109,6 +109,7 @@ def _left_out(replayed: pd.DataFrame) -> pd.DataFrame:
     split = whole[whole["mode"] == "disagg"]
     lacking = int(split["prefill_num_workers"].isna().sum())
     counts["disaggregated without worker counts"] = lacking
+    counts["disaggregated with worker counts: not replayed"] = len(split) - lacking
     reasons = replayed.loc[replayed["reason"] != "", "reason"].str.split(":").str[0]
     for reason, n in reasons.value_counts().items():
         counts[f"held out, cannot be replayed: {reason}"] = int(n)
