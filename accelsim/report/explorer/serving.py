@@ -117,7 +117,7 @@ def distribution(result: ServeResult, slo_s: float) -> Chart:
         chart = Chart(title)
         chart.say("no request was completed")
         return chart
-    end = float(max(np.percentile(values, 99.9), min(slo_s, 4.0 * float(values.max()))))
+    end = float(max(np.percentile(values, 99.9), min(slo_s, 1.5 * float(values.max()))))
     counts, edges = np.histogram(values, BINS, range=(0.0, end))
     share = 100.0 * counts / len(values)
     keys = [("requests", COLOURS[0], ""), ("p50, p99", COLOURS[1], ""), ("objective", COLOURS[5], "6 3")]

@@ -159,7 +159,7 @@ class Chart:
     ) -> None:
         """A marker, with words under the pointer and an id to pick it by."""
         mark = _marker(shape, self.px(x), self.py(y), size)
-        opacity = ' fill-opacity="0.45"' if faint else ""
+        opacity = ' fill-opacity="0.6"' if faint else ""
         self._parts.append(
             f'<g class="mark" fill="{colour}"{opacity}{_picked(pick, words)}>'
             f"<title>{escape(words)}</title>{mark}</g>"
