@@ -16,10 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"), key=lambda p: int(p.ste
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(p, id=p.stem, marks=() if i == 0 else pytest.mark.slow) for i, p in enumerate(NOTEBOOKS)],
-)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs_and_is_stripped(path: Path) -> None:
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")

@@ -152,17 +152,3 @@ def test_preemption_by_recompute_costs_more_steps_than_room():
     assert wide.preemptions == 0
     assert tight.preemptions > 0
     assert tight.finish_ns.max() > wide.finish_ns.max()
-
-
-@pytest.mark.slow
-def test_speed():
-    """At least 20,000 requests of 512 and 128 tokens per second, batches of up to 64."""
-    import time
-
-    n = 40_000
-    rules = ContinuousBatching("vllm", max_num_seqs=64).rules(100_000)._replace(budget=4096)
-    given = np.zeros(n, dtype=np.int64), np.full(n, 512), np.full(n, 128)
-    fast.run(*(g[:100] for g in given), rules, Host(), TABLES, users=64)
-    begin = time.perf_counter()
-    fast.run(*given, rules, Host(), TABLES, users=64)
-    assert n / (time.perf_counter() - begin) > 20_000

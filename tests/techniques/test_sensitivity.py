@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -124,7 +123,6 @@ def test_an_encoder_is_ranked_as_full_quantisation_ranks_it(encoder):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("ACCELSIM_SLOW" not in os.environ, reason="takes minutes; set ACCELSIM_SLOW to run it")
 def test_whole_networks_are_ranked_alike_on_other_inputs(tmp_path):
     rng = np.random.default_rng(99)
     sentences = {"tokens": rng.integers(0, VOCABULARY, (32, 16))}
