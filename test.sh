@@ -6,4 +6,4 @@ cd "$(dirname "$0")"
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --check --quiet .
 .venv/bin/mypy
-.venv/bin/pytest "$@"
+.venv/bin/pytest -n auto "$@"

@@ -118,13 +118,19 @@ class Browser:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def chromium() -> Iterator[Any]:
+    """The browser itself: playwright runs once per process."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     with sync_api.sync_playwright() as play:
         opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
-            yield Browser(opened)
+            yield opened
         finally:
             opened.close()
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: Any) -> Browser:
+    return Browser(chromium)
