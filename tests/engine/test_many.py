@@ -72,6 +72,20 @@ def test_every_column_is_that_of_a_single_simulation(workload, device, options):
     assert check(workload, device, list(BATCHES), **options)
 
 
+@pytest.mark.parametrize(
+    ("workload", "device", "options"),
+    [
+        ("resnet18", "tpu-v4", {"precision": "bf16"}),
+        ("resnet18", "tpu-v1", {"precision": "int8"}),
+        ("mobilenet-v2", "edge-tpu", {"precision": "int8"}),
+        ("resnet18", "eyeriss", {"precision": "int16", "cold": True}),
+        ("lstm-512", "tpu-v4", {"precision": "bf16"}),
+    ],
+)
+def test_systolic_columns_are_those_of_a_single_simulation(workload, device, options):
+    assert check(workload, device, [1, 2, 7, 16], **options)
+
+
 def test_points_that_lie_between_lowered_batches():
     batches = list(range(1, 600))
     rows = rows_of(simulate_batches("resnet18", "a10", batches, precision="int8"))

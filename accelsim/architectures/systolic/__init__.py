@@ -12,6 +12,9 @@ from accelsim.core.precision import PRECISIONS, STORAGE, Precision, PrecisionPla
 from accelsim.hardware.schema import SystolicDevice
 from accelsim.workload.graph import Graph
 
+LOW, HIGH = 0.6, 1.8
+"""Ends of the assumed error band, as factors on a latency."""
+
 
 class SystolicArchitecture:
     """Devices of kind ``systolic``; see docs/models.md, "Systolic arrays"."""
@@ -48,7 +51,7 @@ class SystolicArchitecture:
     ) -> BatchCosts | None:
         from accelsim.architectures.systolic.many import cost_batches
 
-        return cost_batches(sized, device, options, batches)
+        return cost_batches(sized, device, options, batches, (LOW, HIGH))
 
     def explain(self, program: Program, index: int, cost: KernelCost) -> str:
         from accelsim.architectures.systolic.cost import explain
@@ -57,7 +60,8 @@ class SystolicArchitecture:
 
     def interval(self, program: Program, costs: tuple[KernelCost, ...], latency_s: float) -> Interval:
         """An assumed band: no measurement of a systolic device has been held against this model yet."""
-        return Interval(0.6 * latency_s, 1.8 * latency_s, 0.8, "assumed: not validated for this device yet")
+        basis = "assumed: not validated for this device yet"
+        return Interval(LOW * latency_s, HIGH * latency_s, 0.8, basis)
 
     def predict(
         self, op: str, shapes: Mapping[str, Any], formats: PrecisionPlan, device: Any, options: Options
@@ -67,7 +71,7 @@ class SystolicArchitecture:
     def op_band(
         self, op: str, formats: PrecisionPlan, device: Any, options: Options, table: OpTable
     ) -> tuple[Any, Any]:
-        return 0.6, 1.8
+        return LOW, HIGH
 
 
 ARCHITECTURE = SystolicArchitecture()

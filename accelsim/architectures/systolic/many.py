@@ -14,14 +14,17 @@ from accelsim.architectures.systolic.lower import lower
 from accelsim.architectures.systolic.nests import Nests, Totals
 from accelsim.workload.graph import Graph
 
-LOW, HIGH = 0.6, 1.8
-"""Ends of the assumed band, see `SystolicArchitecture.interval`."""
-
 
 def cost_batches(
-    sized: Callable[[int], Graph], device: Any, options: Options, batches: Sequence[int]
+    sized: Callable[[int], Graph],
+    device: Any,
+    options: Options,
+    batches: Sequence[int],
+    band: tuple[float, float],
 ) -> BatchCosts | None:
-    """See `base.CostsBatches`; the analytic fidelity is not covered."""
+    """See `base.CostsBatches`; `band` has the ends of the error band as factors. The analytic fidelity is not
+    covered.
+    """
     if options.fidelity == "analytic":
         return None
     programs = [lower(sized(batch), device, options) for batch in batches]
@@ -35,8 +38,8 @@ def cost_batches(
 
     return BatchCosts(
         latency,
-        LOW * latency,
-        HIGH * latency,
+        band[0] * latency,
+        band[1] * latency,
         {name: np.array([f["energy"][name] for f in found]) for name in parts},
         np.array([f["bound"] for f in found], dtype=object),
         each(lambda g: g.flops),
