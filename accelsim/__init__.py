@@ -158,6 +158,7 @@ _PUBLIC = {
     "Stage": "accelsim.serving.ensemble",
     "ContinuousBatching": "accelsim.serving.llm.policy",
     "Speculative": "accelsim.serving.llm.policy",
+    "Workers": "accelsim.serving.llm.serve",
     "TokenServeResult": "accelsim.serving.llm.outcome",
     "UniformLengths": "accelsim.serving.arrivals",
     "LogNormalLengths": "accelsim.serving.arrivals",
@@ -265,6 +266,7 @@ if TYPE_CHECKING:
     from accelsim.serving.limiter import RateLimit
     from accelsim.serving.llm.outcome import TokenServeResult
     from accelsim.serving.llm.policy import ContinuousBatching, Speculative
+    from accelsim.serving.llm.serve import Workers
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe
