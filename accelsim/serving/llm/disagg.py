@@ -116,7 +116,7 @@ def run(
     def enter(s: Sequence) -> None:
         i = place[s.number] = min(range(len(sources)), key=asked.__getitem__)
         asked[i] += s.prompt
-        sources[i].submit(Sequence(s.number, s.prompt, 1, s.keys))
+        sources[i].enter(Sequence(s.number, s.prompt, 1, s.keys))
 
     def computed(s: Sequence) -> None:
         asked[place[s.number]] -= s.prompt
@@ -131,7 +131,7 @@ def run(
             s.finish_ns = s.last_ns
             feed.answered()
         else:
-            min(sinks, key=lambda w: w.sequences).submit(s)
+            min(sinks, key=lambda w: w.sequences).enter(s)
 
     feed = Feed(arrival_ns, prompt, output, prefixes, users, think_ns, enter)
     sources = [Worker(feed.env, prefill.pace, computed) for _ in range(prefill.workers)]

@@ -149,7 +149,7 @@ def run(
         Called with time, state and step before each step.
     """
     shared = prefixes if rules.grain else None
-    feed = Feed(arrival_ns, prompt, output, shared, users, think_ns, lambda s: worker.submit(s))
+    feed = Feed(arrival_ns, prompt, output, shared, users, think_ns, lambda s: worker.enter(s))
     pace = Pace(rules, host, tables_s, tables_j)
     worker = Worker(feed.env, pace, lambda s: feed.answered(), watch)
     feed.env.run()

@@ -128,22 +128,21 @@ class Setup:
     def capacity_per_s(self, prompt: float, output: float) -> float:
         """Largest sustained rate of requests of such mean lengths, as a fluid [1/s].
 
-        With n sequences in decode, each step ends n / output requests and computes the prompts of as many:
-        rate = n / (output t(n)). n is bounded by `max_num_seqs`, by the cache, and by the token budget.
+        A step of n decoding sequences computes u = min(n prompt / output, budget - n) tokens of prompts, so
+        requests go at u / (prompt t(n, u)), if nothing of a prompt is found in the cache. n is bounded by
+        `max_num_seqs` and the cache; the best of n, n / 2, n / 4 ... counts.
         """
-        rules = self.rules
-        most = min(rules.max_seqs, self.memory.tokens / (prompt + output / 2))
-        per = 1.0 + prompt / output  # tokens that a decoding sequence brings to a mean step
-        most = max(1, int(min(most, rules.budget / per)))
+        rules, host = self.rules, self.host
+        context = prompt + output / 2
+        most = max(1, int(min(rules.max_seqs, rules.budget / 2, self.memory.tokens / context)))
         best = 0.0
-        for n in {max(1, most >> i) for i in range(most.bit_length())}:
-            new = n * prompt / output
-            chunks = max(1, round(n / output))
-            device_s = self.surface.step_s(n, prompt + output / 2, chunks, max(1, round(new)))
-            host = self.host
-            step_s = device_s + host.step_s + host.sequence_s * (n + n / output)
-            best = max(best, n / output / (step_s + host.prompt_s * min(1.0, n / output)))
-        return best
+        for n in (most >> i for i in range(most.bit_length())):
+            new = min(n * prompt / output, float(rules.budget - n))
+            chunks = min(1.0, new / prompt)  # steps with a prompt in them
+            step_s = self.surface.step_s(n, context, max(1, round(new / prompt)), max(1, int(new)), sampled=n)
+            step_s += host.step_s + host.sequence_s * (n + new / prompt) + host.prompt_s * chunks
+            best = max(best, new / prompt / step_s)
+        return float(best)
 
 
 def setup_of(

@@ -89,7 +89,7 @@ class Worker:
         """Sequences that wait or run."""
         return len(self.state.waiting) + len(self.state.running)
 
-    def submit(self, s: Sequence) -> None:
+    def enter(self, s: Sequence) -> None:
         """A sequence enters now."""
         self.state.waiting.append(s)
         self._wake()
@@ -115,7 +115,11 @@ class Worker:
         self.busy_ns += taken
         self.energy_j += joules
         self.step = step
+        self.begun(step, taken, joules)
         Moment(self.env, taken, FREE, self._end)
+
+    def begun(self, step: Step, taken_ns: int, joules: float) -> None:
+        """A step begins: for those that keep a log of them."""
 
     def _end(self) -> None:
         """Hand out the tokens of the step."""
