@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import ConfigError, RequestError, did_you_mean
+from accelsim.serving.dataflow import in_order
 from accelsim.serving.limiter import RateLimiter
 from accelsim.serving.log import Log
 from accelsim.serving.requests import Requests
@@ -81,7 +82,7 @@ class Ensemble:
                     raise RequestError(f"stage '{s.name}' needs '{needed}', which is no stage", hint=hint)
         self.name = name
         self.max_inflight = max_inflight
-        self.stages = _in_order(stages)
+        self.stages = in_order(stages, "the ensemble")
 
     def __repr__(self) -> str:
         return f"Ensemble({', '.join(map(repr, self.stages))}, max_inflight={self.max_inflight})"
@@ -136,24 +137,6 @@ class Ensemble:
 def _labels(names: Sequence[str]) -> list[str]:
     """Names made unique: the second step of one model is ``model#2``."""
     return [n if names[:i].count(n) == 0 else f"{n}#{names[:i].count(n) + 1}" for i, n in enumerate(names)]
-
-
-def _in_order(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Stages with those that they need in front.
-
-    Raises
-    ------
-    RequestError
-        There is a cycle.
-    """
-    left, done = list(stages), list[Stage]()
-    while left:
-        ready = [s for s in left if all(n in {d.name for d in done} for n in s.after)]
-        if not ready:
-            raise RequestError(f"the ensemble has a cycle through {', '.join(s.name for s in left)}")
-        done += ready
-        left = [s for s in left if s not in ready]
-    return tuple(done)
 
 
 def run(

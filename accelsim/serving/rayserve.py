@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from accelsim.core.errors import RequestError
 from accelsim.serving.batching import check_sizes
-from accelsim.serving.station import Moment, Request, Station
+from accelsim.serving.collecting import Collector
+from accelsim.serving.station import Station
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,13 @@ class RayServe:
         return RayServeScheduler(station, self)
 
 
-class RayServeScheduler:
+class RayServeScheduler(Collector):
     """Takes what waits; with room left, waits for more until the first request's time is up."""
 
     def __init__(self, station: Station, policy: RayServe) -> None:
-        self.station = station
+        super().__init__(station)
         self.max_batch = policy.max_batch
         self.wait_ns = round(policy.wait_s * 1e9)
-        self.queue: deque[Request] = deque()
-        self.batch: list[Request] = []
-        self._timer: Moment | None = None
-
-    def arrive(self, request: Request) -> None:
-        self.queue.append(request)
-        self._collect()
-
-    def free(self, instance: int) -> None:
-        self._collect()
-
-    def close(self) -> None:
-        """Nothing is held back for ever."""
 
     def _collect(self) -> None:
         while self.station.idle and self.queue:
@@ -70,16 +57,4 @@ class RayServeScheduler:
             if len(self.batch) == self.max_batch or self.wait_ns == 0:
                 self._send()
             elif starts:
-                self._timer = self.station.at(self.station.now + self.wait_ns, self._give_up)
-
-    def _give_up(self) -> None:
-        self._timer = None
-        self._send()
-        self._collect()
-
-    def _send(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        batch, self.batch = self.batch, []
-        self.station.execute(batch)
+                self._wait(self.station.now + self.wait_ns)

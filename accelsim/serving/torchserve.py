@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from accelsim.core.errors import RequestError
 from accelsim.serving.batching import check_sizes
-from accelsim.serving.station import Moment, Request, Station
+from accelsim.serving.collecting import Collector
+from accelsim.serving.station import Request, Station
 
 NS_PER_MS = 1_000_000
 
@@ -69,30 +69,20 @@ class TorchServe:
         return TorchServeScheduler(station, self)
 
 
-class TorchServeScheduler:
+class TorchServeScheduler(Collector):
     """The job queue, and the worker that holds the lock."""
 
     def __init__(self, station: Station, policy: TorchServe) -> None:
-        self.station = station
+        super().__init__(station)
         self.policy = policy
-        self.queue: deque[Request] = deque()
-        self.batch: list[Request] = []
         self.left_ms = 0
         self.begin_ms = 0
-        self._timer: Moment | None = None
 
     def arrive(self, request: Request) -> None:
         if len(self.queue) >= self.policy.job_queue_size:
             self.station.refuse(request)
-            return
-        self.queue.append(request)
-        self._collect()
-
-    def free(self, instance: int) -> None:
-        self._collect()
-
-    def close(self) -> None:
-        """Nothing is held back for ever."""
+        else:
+            super().arrive(request)
 
     def _collect(self) -> None:
         """The lock's holder polls: the lowest idle worker, as long as there is one."""
@@ -115,23 +105,5 @@ class TorchServeScheduler:
                 if self.left_ms <= 0:
                     self._send()
                     continue
-                self._wait()
+                self._wait(self.station.now + self.left_ms * NS_PER_MS)
                 return
-
-    def _wait(self) -> None:
-        """Poll for the next job, for at most what is left of the delay."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.station.at(self.station.now + self.left_ms * NS_PER_MS, self._give_up)
-
-    def _give_up(self) -> None:
-        self._timer = None
-        self._send()
-        self._collect()
-
-    def _send(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        batch, self.batch = self.batch, []
-        self.station.execute(batch)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from accelsim.serving.fast.machine import NEVER, lowest_idle, next_free, start
+from accelsim.serving.fast.machine import CAME, FREED, NEVER, RANG, lowest_idle, next_event, start
 
 IDLE_WAIT_NS = 500_000_000
 NS_PER_US = 1000
@@ -102,18 +102,13 @@ def run(  # type: ignore[no-untyped-def]
     needs_slot, slept, timer, final = False, 0, NEVER, 0
     largest = sizes[-1]
     while True:
-        busy = next_free(free_at, number) if idle < instances else -1
-        then = arrival[coming] if coming < n else NEVER
-        if busy >= 0 and free_at[busy] <= timer and free_at[busy] <= then:
-            now = free_at[busy]
-            free_at[busy] = NEVER
-            freed[busy] = now
+        what, now = next_event(free_at, number, freed, idle, timer, arrival, coming)
+        notified = True
+        if what == FREED:
             idle += 1
-            notified = True
-        elif timer != NEVER and timer <= then:
-            now, timer, notified = timer, NEVER, True
-        elif coming < n:
-            now = then
+        elif what == RANG:
+            timer = NEVER
+        elif what == CAME:
             i = coming
             coming += 1
             level = level_of[i] if len(level_of) else 0
@@ -163,21 +158,9 @@ def run(  # type: ignore[no-untyped-def]
                 size = amount[p]
                 chosen = lowest_idle(free_at)
                 takes = start(
-                    now,
-                    chosen,
-                    k,
-                    size,
-                    size,
-                    service,
-                    held,
-                    gap,
-                    factors,
-                    wake,
-                    free_at,
-                    number,
-                    freed,
-                    runs,
-                )
+                    now, chosen, k, size, size, service, held, gap, factors, wake,
+                    free_at, number, freed, runs,
+                )  # fmt: skip
                 i = heads[p]
                 for place in range(size):
                     done = now + takes + place * answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from accelsim.serving.fast.machine import NEVER, lowest_idle, next_free, start
+from accelsim.serving.fast.machine import CAME, FREED, NEVER, RANG, answer_all, lowest_idle, next_event, start
 
 NS_PER_MS = 1_000_000
 
@@ -20,21 +20,16 @@ def run(  # type: ignore[no-untyped-def]
     number = np.zeros(instances, np.int64)
     freed = np.full(instances, -1, np.int64)
     order = np.empty(len(arrival), np.int32)  # accepted requests; the batch is order[first:head]
-    n, coming, first, head, tail, k, idle = len(arrival), 0, 0, 0, 0, 0, instances
+    coming, first, head, tail, k, idle = 0, 0, 0, 0, 0, instances
     timer, left, begin = NEVER, 0, 0
     while True:
-        busy = next_free(free_at, number) if idle < instances else -1
-        then = arrival[coming] if coming < n else NEVER
-        gives_up = False
-        if busy >= 0 and free_at[busy] <= timer and free_at[busy] <= then:
-            now = free_at[busy]
-            free_at[busy] = NEVER
-            freed[busy] = now
+        what, now = next_event(free_at, number, freed, idle, timer, arrival, coming)
+        gives_up = what == RANG
+        if what == FREED:
             idle += 1
-        elif timer != NEVER and timer <= then:
-            now, timer, gives_up = timer, NEVER, True
-        elif coming < n:
-            now = then
+        elif what == RANG:
+            timer = NEVER
+        elif what == CAME:
             i = coming
             coming += 1
             if tail - head >= room:
@@ -85,11 +80,7 @@ def run(  # type: ignore[no-untyped-def]
                 now, chosen, k, size, size, service, held, gap, factors, wake,
                 free_at, number, freed, runs,
             )  # fmt: skip
-            for place in range(size):
-                i = order[first + place]
-                finish[i] = now + takes + place * answer
-                status[i] = 1
-                execution[i] = k
+            answer_all(order[first:head], now + takes, answer, k, finish, status, execution)
             first = head
             k += 1
             idle -= 1

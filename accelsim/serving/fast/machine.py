@@ -12,6 +12,9 @@ from numba import njit
 
 NEVER = np.int64(1) << 62
 
+FREED, RANG, CAME, NOTHING = range(4)
+"""What happens next: an instance is free, the timer rings, a request comes, nothing any more."""
+
 
 @njit(cache=True)
 def next_free(free_at, number):  # type: ignore[no-untyped-def]
@@ -25,6 +28,34 @@ def next_free(free_at, number):  # type: ignore[no-untyped-def]
         ):
             best = i
     return best
+
+
+@njit(cache=True, inline="always")
+def next_event(free_at, number, freed, idle, timer, arrival, coming):  # type: ignore[no-untyped-def]
+    """What happens next and when; a freed instance is idle from here on."""
+    busy = next_free(free_at, number) if idle < len(free_at) else -1
+    then = arrival[coming] if coming < len(arrival) else NEVER
+    if busy >= 0 and free_at[busy] <= timer and free_at[busy] <= then:
+        freed[busy] = free_at[busy]
+        free_at[busy] = NEVER
+        return FREED, freed[busy]
+    if timer != NEVER and timer <= then:
+        return RANG, timer
+    if coming < len(arrival):
+        return CAME, then
+    return NOTHING, NEVER
+
+
+@njit(cache=True)
+def answer_all(  # type: ignore[no-untyped-def]
+    batch, first_ns, answer, k, finish, status, execution
+):
+    """The requests of execution `k` are answered, one after the other."""
+    for place in range(len(batch)):
+        i = batch[place]
+        finish[i] = first_ns + place * answer
+        status[i] = 1
+        execution[i] = k
 
 
 @njit(cache=True)

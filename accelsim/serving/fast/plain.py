@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from accelsim.serving.fast.machine import NEVER, lowest_idle, next_free, start
+from accelsim.serving.fast.machine import CAME, FREED, NEVER, lowest_idle, next_event, start
 
 
 @njit(cache=True)
@@ -31,14 +31,10 @@ def run(  # type: ignore[no-untyped-def]
     freed = np.full(instances, -1, np.int64)
     n, coming, head, k, idle = len(arrival), 0, 0, 0, instances
     while True:
-        busy = next_free(free_at, number) if idle < instances else -1
-        if busy >= 0 and (coming == n or free_at[busy] <= arrival[coming]):
-            now = free_at[busy]
-            free_at[busy] = NEVER
-            freed[busy] = now
+        what, now = next_event(free_at, number, freed, idle, NEVER, arrival, coming)
+        if what == FREED:
             idle += 1
-        elif coming < n:
-            now = arrival[coming]
+        elif what == CAME:
             coming += 1
         else:
             break

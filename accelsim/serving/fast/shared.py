@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from accelsim.serving.fast.machine import NEVER, lowest_idle, next_free, start
+from accelsim.serving.fast.machine import CAME, FREED, NEVER, RANG, answer_all, lowest_idle, next_event, start
 
 
 @njit(cache=True)
@@ -18,20 +18,15 @@ def run(  # type: ignore[no-untyped-def]
     number = np.zeros(instances, np.int64)
     freed = np.full(instances, -1, np.int64)
     order = np.empty(len(arrival), np.int32)  # accepted requests; waiting ones are order[head:tail]
-    n, coming, head, tail, k, idle = len(arrival), 0, 0, 0, 0, instances
+    coming, head, tail, k, idle = 0, 0, 0, 0, instances
     timer = NEVER
     while True:
-        busy = next_free(free_at, number) if idle < instances else -1
-        then = arrival[coming] if coming < n else NEVER
-        if busy >= 0 and free_at[busy] <= timer and free_at[busy] <= then:
-            now = free_at[busy]
-            free_at[busy] = NEVER
-            freed[busy] = now
+        what, now = next_event(free_at, number, freed, idle, timer, arrival, coming)
+        if what == FREED:
             idle += 1
-        elif timer != NEVER and timer <= then:
-            now, timer = timer, NEVER
-        elif coming < n:
-            now = then
+        elif what == RANG:
+            timer = NEVER
+        elif what == CAME:
             i = coming
             coming += 1
             # All batches but the open one are full, so their number follows from the number of tasks.
@@ -53,26 +48,10 @@ def run(  # type: ignore[no-untyped-def]
             size = min(most, tail - head)
             chosen = lowest_idle(free_at)
             takes = start(
-                now,
-                chosen,
-                k,
-                size,
-                pad[size],
-                service,
-                held,
-                gap,
-                factors,
-                wake,
-                free_at,
-                number,
-                freed,
-                runs,
-            )
-            for place in range(size):
-                i = order[head + place]
-                finish[i] = now + takes + place * answer
-                status[i] = 1
-                execution[i] = k
+                now, chosen, k, size, pad[size], service, held, gap, factors, wake,
+                free_at, number, freed, runs,
+            )  # fmt: skip
+            answer_all(order[head : head + size], now + takes, answer, k, finish, status, execution)
             head += size
             k += 1
             idle -= 1

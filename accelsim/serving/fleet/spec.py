@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.serving.arrivals import Length
+from accelsim.serving.dataflow import in_order
 from accelsim.serving.fleet.admission import Admission
 from accelsim.serving.fleet.autoscaler import Autoscaler
 from accelsim.serving.fleet.balancers import Balancer, balancer_of
@@ -147,7 +148,7 @@ class Fleet:
                 if needed not in names:
                     hint = did_you_mean(needed, names)
                     raise RequestError(f"pool '{pool.name}' needs '{needed}', which is no pool", hint=hint)
-        object.__setattr__(self, "pools", _in_order(pools))
+        object.__setattr__(self, "pools", in_order(pools, "the pipeline"))
         self._check_places()
         for change in self.changes:
             self._check_change(change)
@@ -219,23 +220,3 @@ class Fleet:
             if kind not in kinds:
                 hint = did_you_mean(fault.replica, kinds)
                 raise RequestError(f"a fault is about '{fault.replica}', which is no replica", hint=hint)
-
-
-def _in_order(pools: Sequence[Pool]) -> tuple[Pool, ...]:
-    """Pools with those that they need in front.
-
-    Raises
-    ------
-    RequestError
-        There is a cycle.
-    """
-    left, done = list(pools), list[Pool]()
-    while left:
-        known = {p.name for p in done}
-        ready = [p for p in left if known.issuperset(p.after)]
-        if not ready:
-            raise RequestError(f"the pipeline has a cycle through {', '.join(p.name for p in left)}")
-        done += ready
-        names = {p.name for p in ready}
-        left = [p for p in left if p.name not in names]
-    return tuple(done)
