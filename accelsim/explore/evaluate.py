@@ -189,6 +189,8 @@ def _token(name: str, value: Any) -> bytes:
         content = load_hardware(value).hash
     elif name == "workload":
         content = _model_hash(value)
+    elif name == "arrivals":
+        content = served.content_of(value)
     else:
         content = json.dumps(value, sort_keys=True, default=repr)
     return f"{name}={content}".encode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from accelsim.core.errors import RequestError
@@ -19,6 +21,7 @@ from accelsim.serving.llm.serve import serve_tokens
 from accelsim.serving.requests import Requests
 from accelsim.serving.serve import serve
 from accelsim.serving.service import DeviceService
+from accelsim.serving.traces import Trace
 
 MOST_LAWS = 64
 """Latency surfaces that are kept."""
@@ -92,6 +95,15 @@ def summary_of(settings: Mapping[str, Any]) -> dict[str, Any]:
             outcome = error.outcome
     asked = {"workload": getattr(model, "name", str(model)), "hardware": load_hardware(device).name}
     return {**outcome.summary, **asked, "precision": "" if precision is None else str(precision)}
+
+
+def content_of(arrivals: Any) -> str:
+    """What arrivals stand for in the key of a point: a trace for the file that it reads."""
+    resolved = _arrivals(arrivals)
+    if not isinstance(resolved, Trace):
+        return repr(resolved)
+    read = hashlib.blake2b(Path(resolved.path).read_bytes(), digest_size=16).hexdigest()
+    return f"{resolved!r} {read}"
 
 
 def _law(model: Any, device: Any, most: int, options: Mapping[str, Any]) -> DeviceService:

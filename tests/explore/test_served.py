@@ -52,6 +52,18 @@ def test_other_models_are_served_on_their_latency_surface():
     assert study.rows[-1]["latency_p99_s"] == one.summary["latency_p99_s"]
 
 
+def test_a_trace_that_changes_is_another_point(tmp_path):
+    trace, store = tmp_path / "trace.csv", tmp_path / "study.db"
+    found = []
+    for tokens in (5, 9):
+        trace.write_text(f"arrival_s,prompt_tokens,output_tokens\n0,100,{tokens}\n1,100,{tokens}\n")
+        study = ax.sweep(
+            "llama-3.1-8b", "h100-sxm", arrivals=ax.Trace(trace), batching={"vllm": SMALL}, store=store
+        )
+        found.append(study.rows[0]["steps"])
+    assert found == [10, 18]
+
+
 def test_a_model_that_does_not_fit_is_a_row():
     study = ax.sweep("llama-3.1-70b", "h100-sxm", rate_per_s=1, **CHAT, batching={"vllm": SMALL}, requests=5)
     assert study.rows[0]["status"] == "infeasible"
