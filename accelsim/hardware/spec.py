@@ -73,9 +73,7 @@ def _resolved(path: Path, files: list[Path]) -> dict[str, Any]:
         circle = " -> ".join(file.stem for file in [*files[files.index(path) :], path])
         raise ConfigError(f"'extends' goes in a circle: {circle}", str(files[-1]))
     files.append(path)
-    document = read_yaml(path)
-    parent_name = document.pop("extends", None)
-    own = _with_evidence(document, "", "", "assumed", str(path))
+    own, parent_name = _own(path)
     if parent_name is None:
         return _merged(_common(own.get("kind"), path, files), own)
     if not isinstance(parent_name, str):
@@ -87,6 +85,23 @@ def _resolved(path: Path, files: list[Path]) -> dict[str, Any]:
         except UnknownNameError as error:
             raise ConfigError(f"'extends' names no file: {error.what}", str(path), error.hint) from None
     return _merged(_resolved(parent.resolve(), files), own)
+
+
+_READ: dict[Path, tuple[int, tuple[dict[str, Any], Any]]] = {}
+
+
+def _own(path: Path) -> tuple[dict[str, Any], Any]:
+    """A file's own document and what it extends. Most devices share files, so these are held until they
+    change; nobody may write into the document.
+    """
+    then = _modified(path)
+    held = _READ.get(path)
+    if held is None or held[0] != then:
+        document = read_yaml(path)
+        parent_name = document.pop("extends", None)
+        held = then, (_with_evidence(document, "", "", "assumed", str(path)), parent_name)
+        _READ[path] = held
+    return held[1]
 
 
 def _common(kind: Any, path: Path, files: list[Path]) -> dict[str, Any]:
