@@ -153,9 +153,8 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
     InfeasibleError
         A product's precision is not supported.
     """
-    need, kernels, bytes_of, groups = _prepared(graph, joining_rule(options.stack))
+    need, kernels, bytes_of, localities = _prepared(graph, joining_rule(options.stack), options.cold)
     plan = Plan()
-    localities = _localities(groups, bytes_of, options.cold)
     appends = any(op.kind == "kv_write" for op in graph.ops)
     for index, (kernel, traffic, locality) in enumerate(zip(kernels, bytes_of, localities)):
         _plan_kernel(plan, index, kernel, traffic, locality, device, options, appends)
@@ -193,9 +192,9 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
 
 @lru_cache(maxsize=64)
 def _prepared(
-    graph: Graph, joins: Joins
-) -> tuple[float, tuple[Kernel, ...], tuple[float, ...], tuple[Group, ...]]:
-    """What does not depend on the device: memory need, kernels and their compulsory traffic."""
+    graph: Graph, joins: Joins, cold: bool
+) -> tuple[float, tuple[Kernel, ...], tuple[float, ...], tuple[Locality, ...]]:
+    """What does not depend on the device: memory need, kernels, their compulsory traffic and its locality."""
     groups = fuse(graph, joins)
     kernels = tuple(
         Kernel(
@@ -209,7 +208,8 @@ def _prepared(
         )
         for g in groups
     )
-    return _memory_bytes(graph), kernels, tuple(k.bytes_compulsory for k in kernels), groups
+    traffic = tuple(k.bytes_compulsory for k in kernels)
+    return _memory_bytes(graph), kernels, traffic, tuple(_localities(groups, traffic, cold))
 
 
 def _memory_bytes(graph: Graph) -> float:
@@ -393,8 +393,7 @@ def _winograd_tiles(op: Op, name: str, tensor: bool) -> tuple[float, float]:
     if len(x.shape) != 4 or tensor or name != "fp32" or not plain:
         return 0.0, 0.0
     kernel, size = (w.shape[2], w.shape[3]), (y.shape[2], y.shape[3])
-    large, small = C.winograd_tiles(kernel, size, float(x.shape[0]), True)
-    return float(large), float(small)
+    return C.winograd_tiles_of(kernel, size, x.shape[0])
 
 
 def _plan_convolutions(plan: Plan, device: Any, options: Options) -> None:
