@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.base import STALLS
+from accelsim.architectures.base import BOUNDS, STALLS
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import Precision, PrecisionPlan
 from accelsim.workload.builders.layers import GraphBuilder
@@ -89,6 +89,8 @@ def predict_by_graph(
         stalls[i] += [cost.stalls_s.get(name, 0.0) for name in STALLS]
     at = position.reshape(-1)
     known = all(cost.stalls_s for cost in costs)
+    if known:
+        bound = np.array(BOUNDS, dtype=object)[np.argmax(stalls, axis=1)]
     return OpTable(latency[at], dram[at], energy[at], bound[at], stalls[at] if known else None)
 
 

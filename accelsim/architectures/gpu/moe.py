@@ -112,8 +112,7 @@ def moe_rows(
         if stack not in device.kernels.moe:
             part[:, [R.OUT_FIXED, R.STALL_LAUNCH]] += LAUNCHES * launch_s(device, stack)
         out[at] = part
-    bound = np.where(out[:, R.OUT_DRAM_S] >= out[:, R.OUT_COMPUTE], R.MEMORY, R.COMPUTE)
-    return timed(out, bound, 0.0, 0.0)
+    return timed(out, 0.0, 0.0)
 
 
 def moe_flops(shapes: Mapping[str, Array]) -> Array:
@@ -226,6 +225,4 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     line[R.STALL_COMPUTE] += vector_s
     line[R.OUT_L2_BYTES] += row[R.C_BYTES]
     line[R.OUT_TILE], line[R.OUT_WAVES], line[R.OUT_SPLIT] = out[M.OUT_TILE], out[M.OUT_WAVES], 1.0
-    memory = line[R.OUT_DRAM_S] >= line[R.OUT_COMPUTE]
-    line[R.OUT_BOUND] = float(R.MEMORY if memory else R.COMPUTE)
     return line

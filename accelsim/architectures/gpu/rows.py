@@ -23,11 +23,9 @@ OUT_BODY, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = ran
 # What body and fixed part are spent on, in the order of `base.STALLS`; the seven sum to the two [s].
 STALL_COMPUTE, STALL_SHARED, STALL_L2, STALL_DRAM, STALL_LATENCY, STALL_TAIL, STALL_LAUNCH = range(6, 13)
 OUT_SUMS = 13
-# Index of the tile (-1 for streams), split of the reduction, waves, clock over nominal clock, index in
-# BOUNDS.
-OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_SCALE, OUT_BOUND = range(OUT_SUMS, OUT_SUMS + 5)
-OUT_WIDTH = OUT_SUMS + 5
+# Index of the tile (-1 for streams), split of the reduction, waves, clock over nominal clock.
+OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_SCALE = range(OUT_SUMS, OUT_SUMS + 4)
+OUT_WIDTH = OUT_SUMS + 4
 
-BOUNDS = ("compute", "memory", "l2", "latency", "launch", "link")
-"""What limits a row, by code."""
-COMPUTE, MEMORY, L2, LATENCY, LAUNCH, LINK = range(6)
+# What limits a kernel, index in `base.BOUNDS`.
+COMPUTE, SHARED, L2, MEMORY, LATENCY, TAIL, LAUNCH, LINK = range(8)

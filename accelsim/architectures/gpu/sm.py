@@ -80,10 +80,6 @@ def _stream(r, d, c, misses, out):  # type: ignore[no-untyped-def]
     out[R.OUT_SPLIT] = 1.0
     out[R.OUT_WAVES] = 0.0
     out[R.OUT_SCALE] = 1.0
-    if dram_s >= compute_s:
-        out[R.OUT_BOUND] = R.MEMORY
-    else:
-        out[R.OUT_BOUND] = R.COMPUTE if vector_s >= l2_s else R.L2
     on_chip, out[R.STALL_DRAM] = divided(out[R.OUT_BODY], compute_s, dram_s)
     out[R.STALL_COMPUTE if vector_s >= l2_s else R.STALL_L2] = on_chip
     out[R.STALL_LATENCY] = out[R.OUT_FIXED]
@@ -178,12 +174,6 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
                 out[R.OUT_TILE] = t
                 out[R.OUT_SPLIT] = split
                 out[R.OUT_WAVES] = blocks / (sms * together)
-                if dram_s >= main:
-                    out[R.OUT_BOUND] = R.MEMORY
-                elif l2_s >= issue_s and l2_s >= wait_s:
-                    out[R.OUT_BOUND] = R.L2
-                else:
-                    out[R.OUT_BOUND] = R.LATENCY if wait_s > issue_s else R.COMPUTE
                 unpacking, cost = unpack * tile_n * step_k, c[_TILE + t]
                 step_parts = (issue * cost, supply * cost, step_bytes / port * cost, unpacking, c[_OVERHEAD])
                 busy_s, limits = issue_s, (l2_s, wait_s, vector_s)
@@ -223,7 +213,6 @@ def _vector_product(r, d, c, latency, first, dram_rate, l2_rate, vector_s, out):
     out[R.OUT_TILE] = -1.0
     out[R.OUT_SPLIT] = 1.0
     out[R.OUT_WAVES] = 0.0
-    out[R.OUT_BOUND] = R.MEMORY if dram_s >= main else R.L2
     return out[R.OUT_BODY] + out[R.OUT_FIXED]
 
 

@@ -105,7 +105,7 @@ def _products(
             )
         rows[at, R.KIND] = R.MATRIX if splits else R.UNSPLIT
         out[at] = cost_table(rows[at], tiles, device, options, constants)
-    found = timed(out, out[:, R.OUT_BOUND], *of_device(device, options.stack))
+    found = timed(out, *of_device(device, options.stack))
     return found, _product_energy(2.0 * batch * m * n * k, product, blocks, found, device, options)
 
 

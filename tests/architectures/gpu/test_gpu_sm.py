@@ -255,7 +255,7 @@ def test_a_streamed_vector_runs_at_dram_speed(toy):
     ideal = 2 * (n * k + n + k) / (1e12 * GENERIC.dram_efficiency)
     assert out[0, R.OUT_DRAM_S] == pytest.approx(ideal, rel=1e-9)
     assert ideal <= seconds(out)[0] <= 1.1 * ideal + 5e-6
-    assert R.BOUNDS[int(out[0, R.OUT_BOUND])] == "memory"
+    assert out[0, R.STALL_DRAM] > 0.5 * seconds(out)[0]
 
 
 def test_split_k_fills_the_machine_for_deep_narrow_products(toy):
