@@ -245,7 +245,7 @@ def replaced(device: Device, changes: Mapping[str, Any]) -> Any:
         if _is_number(value):
             value = Quantity(value, f"changed from {device.name} by the user", "assumed")
             quantities[path] = value
-        elif path in quantities or isinstance(value, Mapping):
+        else:
             quantities = {p: q for p, q in quantities.items() if p != path and not p.startswith(f"{path}.")}
         document = _with(document, keys, value)
     label = ",".join(f"{k}={v}" for k, v in changes.items())

@@ -292,12 +292,11 @@ def test_a_changed_device_is_the_one_that_its_document_makes() -> None:
         "array.rows": 32,
         "array.dataflow": "os",
         "sram.ofmap": "64 KiB",
-        "energy.mac.int8": "0.1 pJ",
+        "energy.sram_byte": "0.1 pJ",
         "power.idle": "2 W",
-        "link": None,
     }
     for name in ("tpu-v4", "eyeriss", "edge-tpu"):
-        changed = load_hardware(name).replace(**changes)
+        changed = load_hardware(name).replace(**changes, **({"link": None} if name == "tpu-v4" else {}))
         built = build(dict(changed.document), changed.name, name)
         assert changed == built
         assert changed.model_dump() == built.model_dump()
