@@ -111,7 +111,13 @@ class Device(Section):
     quantities: Mapping[str, Quantity] = Field(default_factory=dict, exclude=True, repr=False)
     """Every number by dotted path, with its source and status."""
     document: Mapping[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
-    hash: str = Field("", exclude=True, repr=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of every value that a simulation can depend on."""
+        from accelsim.hardware.spec import digest
+
+        return digest(self)
 
     @cached_property
     def numbers(self) -> dict[str, Quantity]:
