@@ -148,6 +148,7 @@ _PUBLIC = {
     "LatencyAware": "accelsim.serving.fleet.balancers",
     "Weighted": "accelsim.serving.fleet.balancers",
     "Nearest": "accelsim.serving.fleet.balancers",
+    "PrefixAware": "accelsim.serving.fleet.balancers",
     "QueueLimit": "accelsim.serving.fleet.admission",
     "LatencyLimit": "accelsim.serving.fleet.admission",
     "TokenBucket": "accelsim.serving.fleet.admission",
@@ -158,6 +159,7 @@ _PUBLIC = {
     "Stage": "accelsim.serving.ensemble",
     "ContinuousBatching": "accelsim.serving.llm.policy",
     "Speculative": "accelsim.serving.llm.policy",
+    "Workers": "accelsim.serving.llm.serve",
     "TokenServeResult": "accelsim.serving.llm.outcome",
     "UniformLengths": "accelsim.serving.arrivals",
     "LogNormalLengths": "accelsim.serving.arrivals",
@@ -247,6 +249,7 @@ if TYPE_CHECKING:
         LeastOutstanding,
         Nearest,
         PowerOfChoices,
+        PrefixAware,
         RandomBalancer,
         RoundRobin,
         Weighted,
@@ -265,6 +268,7 @@ if TYPE_CHECKING:
     from accelsim.serving.limiter import RateLimit
     from accelsim.serving.llm.outcome import TokenServeResult
     from accelsim.serving.llm.policy import ContinuousBatching, Speculative
+    from accelsim.serving.llm.serve import Workers
     from accelsim.serving.outcome import ServeResult
     from accelsim.serving.priority import QueuePolicy
     from accelsim.serving.rayserve import RayServe

@@ -99,20 +99,37 @@ Length = int | LengthLaw
 
 @dataclass(frozen=True, kw_only=True)
 class _Process:
-    """Base of open-loop processes: times from the subclass, token counts from here."""
+    """Base of open-loop processes: times from the subclass, token counts from here.
+
+    Parameters
+    ----------
+    prompt_tokens, output_tokens : int or LengthLaw, optional
+        Lengths of language-model requests.
+    prefix_tokens : int or LengthLaw, optional
+        How much of its prompt a request shares with others, at the beginning; at most the prompt.
+    prefix_groups : int
+        Different beginnings; each request has one of them, all alike likely.
+    """
 
     prompt_tokens: Length | None = None
     output_tokens: Length | None = None
+    prefix_tokens: Length | None = None
+    prefix_groups: int = 1
 
     def generate(self, n: int, seed: int = 0) -> Requests:
         """The first `n` requests; equal seeds give equal requests."""
         if n < 1:
             raise RequestError(f"cannot generate {n} requests", hint="ask for at least one")
         times, lengths = (np.random.default_rng([seed, stream]) for stream in (1, 2))
-        return Requests(
-            self._times(n, times),
-            _lengths(self.prompt_tokens, n, lengths),
-            _lengths(self.output_tokens, n, lengths),
+        return _with_prefixes(
+            Requests(
+                self._times(n, times),
+                _lengths(self.prompt_tokens, n, lengths),
+                _lengths(self.output_tokens, n, lengths),
+            ),
+            self.prefix_tokens,
+            self.prefix_groups,
+            seed,
         )
 
     def _times(self, n: int, rng: np.random.Generator) -> Floats:
@@ -120,9 +137,27 @@ class _Process:
 
 
 def _lengths(law: Length | None, n: int, rng: np.random.Generator) -> NDArray[np.int64] | None:
-    if law is None:
-        return None
+    return None if law is None else _drawn(law, n, rng)
+
+
+def _drawn(law: Length, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.full(n, law, dtype=np.int64) if isinstance(law, int) else law.sample(n, rng)
+
+
+def _with_prefixes(requests: Requests, law: Length | None, groups: int, seed: int) -> Requests:
+    """Requests that share beginnings of their prompts."""
+    if groups < 1:
+        raise RequestError(f"there must be at least one group of prefixes, got {groups}")
+    if law is None:
+        return requests
+    if requests.prompt_tokens is None:
+        raise RequestError("a shared prefix needs a prompt", hint="pass prompt_tokens too")
+    n, rng = len(requests), np.random.default_rng([seed, 3])
+    return replace(
+        requests,
+        prefix_tokens=np.minimum(_drawn(law, n, rng), requests.prompt_tokens),
+        prefix_group=rng.integers(0, groups, n),
+    )
 
 
 def _positive(what: str, value: float) -> None:
@@ -281,8 +316,10 @@ class ClosedLoop:
         Thinking always takes `think_s`.
     samples : int
         Requests that a user sends at once; it waits for all of them.
-    prompt_tokens, output_tokens : int or LengthLaw, optional
-        Lengths of language-model requests.
+    prompt_tokens, output_tokens, prefix_tokens : int or LengthLaw, optional
+        Lengths of language-model requests, and how much of their prompts they share.
+    prefix_groups : int
+        Different beginnings.
     """
 
     users: int
@@ -291,6 +328,8 @@ class ClosedLoop:
     samples: int = 1
     prompt_tokens: Length | None = None
     output_tokens: Length | None = None
+    prefix_tokens: Length | None = None
+    prefix_groups: int = 1
 
     def __post_init__(self) -> None:
         if self.users < 1:
@@ -311,10 +350,13 @@ class ClosedLoop:
             return np.full(n, self.think_s)
         return np.random.default_rng([seed, 1]).exponential(self.think_s, n)
 
-    def lengths(self, n: int, seed: int = 0) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-        """Prompt and output lengths of `n` requests."""
+    def lengths(self, n: int, seed: int = 0) -> Requests:
+        """`n` requests with their lengths; they arrive when the server lets them."""
         rng = np.random.default_rng([seed, 2])
-        return _lengths(self.prompt_tokens, n, rng), _lengths(self.output_tokens, n, rng)
+        asked = Requests(
+            np.zeros(n), _lengths(self.prompt_tokens, n, rng), _lengths(self.output_tokens, n, rng)
+        )
+        return _with_prefixes(asked, self.prefix_tokens, self.prefix_groups, seed)
 
     def generate(self, n: int, seed: int = 0) -> Requests:
         raise RequestError(
@@ -369,9 +411,12 @@ class Superposition:
             count = math.ceil(n * share + 6 * math.sqrt(n * share) + 8)
             part = stream.arrivals.generate(count, seed * 1009 + place)
             full = np.ones(len(part), dtype=np.int64)
+            group = part.prefix_group
             parts.append(
                 replace(
                     part,
+                    # Streams do not share their beginnings.
+                    prefix_group=None if group is None else group * len(self.streams) + place,
                     priority=full * stream.priority,
                     model=full * stream.model,
                     timeout_s=np.full(len(part), stream.timeout_s, dtype=np.float64),
@@ -389,12 +434,24 @@ def merge(parts: Sequence[Requests]) -> Requests:
         values = [getattr(p, name) for p in parts]
         return None if any(v is None for v in values) else np.concatenate(values)[order]
 
+    def shared(name: str) -> NDArray[np.int64] | None:
+        """Of parts of which some share nothing."""
+        if prompts is None or all(getattr(p, name) is None for p in parts):
+            return None
+        values = [getattr(p, name) for p in parts]
+        filled = [np.zeros(len(p), np.int64) if v is None else v for p, v in zip(parts, values)]
+        return np.concatenate(filled)[order]
+
+    prompts = joined("prompt_tokens")
     return Requests(
         times[order],
-        joined("prompt_tokens"),
+        prompts,
         joined("output_tokens"),
         joined("priority"),
         joined("timeout_s"),  # type: ignore[arg-type]
         joined("model"),
         joined("sequence"),
+        None,
+        shared("prefix_tokens"),
+        shared("prefix_group"),
     )

@@ -38,7 +38,10 @@ class Requests:
     sequence : array of int, optional
         Requests of one number belong together (sequence batching, sessions).
     hash_ids : sequence of tuples, optional
-        Hashes of the prompt's blocks, for prefix caches.
+        Hashes of the prompt's blocks of 512 tokens, each with all before it, for prefix caches.
+    prefix_tokens, prefix_group : array of int, optional
+        Tokens at the beginning of the prompt that it shares with the others of its group; one group by
+        default.
     """
 
     arrival_s: NDArray[np.float64]
@@ -49,6 +52,8 @@ class Requests:
     model: NDArray[np.int64] | None = None
     sequence: NDArray[np.int64] | None = None
     hash_ids: Sequence[tuple[int, ...]] | None = None
+    prefix_tokens: NDArray[np.int64] | None = None
+    prefix_group: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         late = np.flatnonzero(np.diff(self.arrival_s) < 0)
@@ -58,6 +63,16 @@ class Requests:
             )
         if len(self) and self.arrival_s[0] < 0:
             raise RequestError("the first request arrives before time 0")
+        if self.prefix_tokens is not None:
+            if self.prompt_tokens is None:
+                raise RequestError("a shared prefix needs a prompt", hint="pass prompt_tokens too")
+            wrong = np.flatnonzero((self.prefix_tokens < 0) | (self.prefix_tokens > self.prompt_tokens))
+            if wrong.size:
+                i = wrong[0]
+                raise RequestError(
+                    f"request {i} shares {self.prefix_tokens[i]} tokens of a prompt of "
+                    f"{self.prompt_tokens[i]}"
+                )
 
     def __len__(self) -> int:
         return len(self.arrival_s)

@@ -91,8 +91,9 @@ def serve(
         Traffic.
     batching : Policy, or mapping of str to Policy
         How the server batches, one for all models or by name; `Greedy` by default. Stages of an ensemble
-        bring their own. With `ContinuousBatching` a language model is served token by token, see
-        `accelsim.serving.llm.serve.serve_tokens` for its options.
+        bring their own. With `ContinuousBatching` a language model is served token by token; its options
+        (``prefill=`` and ``decode=`` workers, objectives ``slo=``, ``parallel=`` ...) are those of
+        `accelsim.serving.llm.serve.serve_tokens`.
     requests : int, optional
         How many; the whole of a trace, or 100,000, by default.
     seed : int

@@ -52,7 +52,10 @@ _FORMS = (
     _Form("BurstGPT", "timestamp", "request tokens", "response tokens", float),
     _Form("plain", "arrival_s", "prompt_tokens", "output_tokens", float, relative=True),
 )
-_COLUMNS = {"priority": "priority", "model_index": "model", "sequence": "sequence", "timeout_s": "timeout_s"}
+_COLUMNS = {
+    "priority": "priority", "model_index": "model", "sequence": "sequence", "timeout_s": "timeout_s",
+    "prefix_tokens": "prefix", "prefix_group": "group",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Trace:
     ``arrived_at,num_prefill_tokens,num_decode_tokens`` (Vidur), ``Timestamp,Request tokens,Response tokens``
     (BurstGPT), one JSON object a line with ``timestamp`` [ms], ``input_length``, ``output_length`` and
     ``hash_ids`` (Mooncake), or ``arrival_s`` with optional ``prompt_tokens, output_tokens, priority,
-    timeout_s, sequence``. Files may be compressed with gzip.
+    timeout_s, sequence, prefix_tokens, prefix_group``. Files may be compressed with gzip.
 
     Parameters
     ----------
@@ -182,6 +185,10 @@ def _requests(path: Path, rows: Iterable[dict[str, Any]], relative: bool = False
         for key in ("prompt", "output"):
             if row.get(key, 0) < 0:
                 raise ModelFileError(f"negative length: {key} of {row[key]} tokens", where)
+        if not 0 <= row.get("prefix", 0) <= row.get("prompt", 0):
+            raise ModelFileError(
+                f"a prefix of {row['prefix']:g} tokens of a prompt of {row.get('prompt', 0)}", where
+            )
     times = np.array([row["time"] for row in held])
 
     def column(key: str, kind: type) -> Any:
@@ -196,4 +203,6 @@ def _requests(path: Path, rows: Iterable[dict[str, Any]], relative: bool = False
         column("model", np.int64),
         column("sequence", np.int64),
         [row["hash_ids"] for row in held] if "hash_ids" in held[0] else None,
+        column("prefix", np.int64),
+        column("group", np.int64),
     )

@@ -5,16 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import accelsim as ax
 from accelsim.core.errors import RequestError
 from accelsim.serving.llm import engine
 from accelsim.serving.llm.disagg import Pool, Transfer, run
 from accelsim.serving.llm.policy import ContinuousBatching, Host
+from accelsim.serving.llm.worker import Pace
 from tests.serving.test_llm_engine import TABLES
 
 
 def pool(workers, blocks=500, **options):
     given = {"max_num_seqs": 16, "max_num_batched_tokens": 512, **options}
-    return Pool(workers, ContinuousBatching("vllm", **given).rules(blocks), Host(1e-4), TABLES)
+    return Pool(workers, Pace(ContinuousBatching("vllm", **given).rules(blocks), Host(1e-4), TABLES))
 
 
 @settings(max_examples=40, deadline=None)
@@ -29,15 +31,15 @@ def pool(workers, blocks=500, **options):
 def test_every_request_ends_with_all_its_tokens(requests, sources, sinks, users):
     prompt, output, gaps = (np.array(x) for x in zip(*requests))
     transfer = Transfer(1e-4, 1e-7)
-    done = run(np.cumsum(gaps), prompt, output, pool(sources), pool(sinks), transfer, users=users)
+    done, _ = run(np.cumsum(gaps), prompt, output, pool(sources), pool(sinks), transfer, users=users)
     assert (done.finish_ns >= done.first_ns).all()
     assert (done.first_ns - done.arrival_ns >= [transfer.taken_ns(int(p)) for p in prompt]).all()
     assert done.tokens == output.sum()
 
 
 def test_one_request_takes_prefill_transfer_and_decode():
-    whole = engine.run(np.array([0]), np.array([200]), np.array([10]), pool(1).rules, Host(1e-4), TABLES)
-    parts = run(np.array([0]), np.array([200]), np.array([10]), pool(1), pool(1), Transfer(1e-3, 1e-6))
+    whole = engine.run(np.array([0]), np.array([200]), np.array([10]), pool(1).pace.rules, Host(1e-4), TABLES)
+    parts, _ = run(np.array([0]), np.array([200]), np.array([10]), pool(1), pool(1), Transfer(1e-3, 1e-6))
     assert parts.first_ns[0] == whole.first_ns[0] + 1_200_000
     assert parts.finish_ns[0] == whole.finish_ns[0] + 1_200_000
 
@@ -47,11 +49,58 @@ def test_decoding_is_not_disturbed_by_prompts():
     arrival = np.arange(40) * 6_000_000
     prompt, output = np.full(40, 3000), np.full(40, 50)
     many = pool(1, 20_000, max_num_seqs=64, max_num_batched_tokens=4096)
-    mixed = engine.run(arrival, prompt, output, many.rules, many.host, TABLES)
-    apart = run(arrival, prompt, output, many, many, Transfer(0.0, 0.0))
+    mixed = engine.run(arrival, prompt, output, many.pace.rules, many.pace.host, TABLES)
+    apart, _ = run(arrival, prompt, output, many, many, Transfer(0.0, 0.0))
     assert np.flatnonzero(apart.gaps)[-1] < np.flatnonzero(mixed.gaps)[-1]
 
 
 def test_a_pool_has_workers():
     with pytest.raises(RequestError, match="worker"):
         pool(0)
+
+
+SERVED = {
+    "arrivals": ax.Poisson(6, prompt_tokens=1000, output_tokens=60, prefix_tokens=500),
+    "batching": ax.ContinuousBatching("vllm", max_num_seqs=64, max_num_batched_tokens=4096),
+    "requests": 120,
+    "slo": {"ttft_s": 0.1, "tpot_s": 0.02},
+}
+
+
+def test_pools_through_the_front_door():
+    """Two workers of one device for prompts and one of two devices for tokens."""
+    decode = ax.Workers(1, parallel={"tensor": 2})
+    r = ax.serve("llama-3.1-8b", "h100-sxm", prefill=2, decode=decode, **SERVED)
+    s = r.summary
+    assert (s["devices"], s["devices_prefill"], s["devices_decode"]) == (4, 2, 2)
+    # The cache of 1,000 tokens of 2 x 32 layers x 8 heads x 128 in 16 bits, from one device over 50 GB/s.
+    assert s["transfer_mean_s"] == pytest.approx(1e-3 + 1000 * 131072 / 50e9)
+    assert s["completed"] == 120
+    assert s["goodput_per_s"] <= s["requests_per_s"]
+    assert s["prefix_hit_pct"] > 40
+    assert r.ttft_s.min() > s["transfer_mean_s"]
+    slow = ax.serve("llama-3.1-8b", "h100-sxm", prefill=2, decode=decode, link_latency_s=0.2, **SERVED)
+    assert slow.summary["goodput_per_s"] == 0
+    assert slow.summary["ttft_mean_s"] == pytest.approx(s["ttft_mean_s"] + 0.199, rel=1e-6)
+
+
+def test_a_pool_on_other_hardware_is_billed_with_it():
+    r = ax.serve("llama-3.1-8b", "h100-sxm", prefill=1, decode=ax.Workers(1, "h200-sxm"), **SERVED)
+    price = [ax.load_hardware(name).cost.hourly_usd for name in ("h100-sxm", "h200-sxm")]
+    assert r.bill.usd_per_hour == pytest.approx(sum(price) / 2)
+    assert r.summary["hardware"] == "h100-sxm + h200-sxm"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prefill": 1}, "come together"),
+        ({"prefill": 0, "decode": 1}, "at least one worker"),
+        ({"prefill": ax.Workers(1, parallel={"data": 2}), "decode": 1}, "one rank each"),
+        ({"prefill": 1, "decode": 1, "engine": "numba"}, "simpy engine"),
+        ({"prefill": 1, "decode": 1, "link_bytes_per_s": 0.0}, "makes no sense"),
+    ],
+)
+def test_pools_that_make_no_sense(options, words):
+    with pytest.raises(RequestError, match=words):
+        ax.serve("llama-3.1-8b", "h100-sxm", **{**SERVED, **options})

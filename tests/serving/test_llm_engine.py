@@ -1,5 +1,7 @@
 """Continuous batching: laws that every schedule keeps, and two engines with the same numbers."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 
 from accelsim.serving.llm import engine, fast
 from accelsim.serving.llm.policy import ContinuousBatching, Host, Speculative
+from accelsim.serving.llm.prefix import prefixes_of
 from accelsim.serving.llm.steptime import accepted, padded
 from accelsim.serving.llm.surface import CHUNKS, CONTEXTS, PASTS, PROMPTS
+from accelsim.serving.requests import Requests
 
 
 def tables(tokens: int = 4096, sequences: int = 64):
@@ -50,18 +54,26 @@ def scenes(draw):
     if not rules.chunked:
         rules = rules._replace(budget=max(rules.budget, int(prompt.max())))
     gaps = draw(st.lists(st.integers(0, 3_000_000), min_size=n, max_size=n))
-    users = draw(st.sampled_from([0, 0, 1, 5]))
-    return np.cumsum(gaps), prompt, output, rules, Host(1e-4, 1e-6, 2e-4), users
+    group = np.array(draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
+    share = draw(st.sampled_from([0.0, 0.5, 1.0]))
+    asked = Requests(
+        np.zeros(n), prompt, output, prefix_tokens=(share * prompt).astype(int), prefix_group=group
+    )
+    loop = {
+        "users": draw(st.sampled_from([0, 0, 1, 5])),
+        "prefixes": prefixes_of(asked, rules.grain) if draw(st.booleans()) else None,
+    }
+    return np.cumsum(gaps), prompt, output, rules, Host(1e-4, 1e-6, 2e-4), loop
 
 
 @settings(max_examples=120, deadline=None)
 @given(scenes())
 def test_both_engines_give_the_same_numbers(scene):
-    arrival, prompt, output, rules, host, users = scene
+    arrival, prompt, output, rules, host, loop = scene
     think = np.full(len(prompt), 500_000)
-    a = engine.run(arrival, prompt, output, rules, host, TABLES, TABLES, users=users, think_ns=think)
-    b = fast.run(arrival, prompt, output, rules, host, TABLES, TABLES, users=users, think_ns=think)
-    for name in ("arrival_ns", "first_ns", "finish_ns", "gaps"):
+    a = engine.run(arrival, prompt, output, rules, host, TABLES, TABLES, think_ns=think, **loop)
+    b = fast.run(arrival, prompt, output, rules, host, TABLES, TABLES, think_ns=think, **loop)
+    for name in ("arrival_ns", "first_ns", "finish_ns", "gaps", "hits"):
         assert (getattr(a, name) == getattr(b, name)).all(), name
     for name in ("steps", "busy_ns", "preemptions", "tokens", "kv_peak", "kv_ns", "energy_j"):
         assert getattr(a, name) == getattr(b, name), name
@@ -70,14 +82,18 @@ def test_both_engines_give_the_same_numbers(scene):
 @settings(max_examples=120, deadline=None)
 @given(scenes())
 def test_laws(scene):
-    arrival, prompt, output, rules, host, users = scene
+    arrival, prompt, output, rules, host, loop = scene
     admitted: list[int] = []
 
     def watch(clock, state, step):
-        held = sum(s.held for s in state.running)
+        piece = rules.grain // rules.block
+        users = Counter(key for s in state.running for key in s.keys[: s.shared])
+        assert users == {key: n for key, n in state.cache.users.items() if n}
+        held = sum(s.held for s in state.running) + piece * len(users)
         assert held + state.free == rules.blocks
-        assert state.free >= 0
-        assert all(s.held == 0 for s in state.waiting)
+        assert 0 <= piece * len(state.cache.idle) <= state.free
+        assert all(s.held >= 0 for s in state.running)
+        assert all(s.held == s.shared == 0 for s in state.waiting)
         assert len(state.running) <= rules.max_seqs
         prompts = sum(n for s, n in step.work if not s.decoding)
         every = sum(n for _, n in step.work)
@@ -86,17 +102,16 @@ def test_laws(scene):
         else:
             assert prompts <= rules.budget
         assert len({s.number for s, _ in step.work}) == len(step.work)
-        admitted.extend(
-            s.number for s, _ in step.work if s.done == 0 and s.emitted == 0 and s.number not in admitted
-        )
+        admitted.extend(s.number for s, _ in step.work if s.number not in admitted)
 
-    run = engine.run(arrival, prompt, output, rules, host, TABLES, users=users, watch=watch)
+    run = engine.run(arrival, prompt, output, rules, host, TABLES, watch=watch, **loop)
     assert (run.finish_ns >= 0).all()
     assert run.tokens == output.sum()
     assert (run.first_ns > run.arrival_ns).all()
     assert (run.finish_ns >= run.first_ns).all()
     assert admitted == sorted(admitted)  # first come, first admitted
     assert run.kv_peak <= rules.blocks
+    assert (run.hits < prompt).all()  # one token is always computed
     if rules.reserve >= 1 and not rules.drafts:
         assert run.preemptions == 0
 

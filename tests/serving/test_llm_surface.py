@@ -116,7 +116,7 @@ def test_serve_reports_tokens_latency_energy_and_cost():
 
 
 def test_engines_agree_through_the_front_door():
-    a, b = serve(engine="plain"), serve(engine="numba")
+    a, b = serve(engine="simpy"), serve(engine="numba")
     assert (a.run.finish_ns == b.run.finish_ns).all()
     assert a.summary == pytest.approx(b.summary, nan_ok=True)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from accelsim.core.errors import RequestError, did_you_mean
-from accelsim.serving.fleet.checks import positive
+from accelsim.serving.fleet.checks import at_least, positive
 
 
 class Target(Protocol):
@@ -38,9 +38,13 @@ class Target(Protocol):
         """Smoothed latency of its answers, 0 before the first [ns]."""
         ...
 
+    def hits(self, request: int) -> int:
+        """Tokens of a request's prompt that its prefix cache holds."""
+        ...
 
-Picker = Callable[[Sequence[Target]], int]
-"""Index of the chosen one; there is at least one."""
+
+Picker = Callable[[Sequence[Target], int], int]
+"""Index of the chosen one for a request by its number; there is at least one."""
 
 
 class Balancer(Protocol):
@@ -84,7 +88,7 @@ class RoundRobin:
     def picker(self, draw: random.Random) -> Picker:
         last = -1
 
-        def pick(targets: Sequence[Target]) -> int:
+        def pick(targets: Sequence[Target], request: int) -> int:
             # By number, so that replicas that come and go do not disturb the turn of the others.
             nonlocal last
             chosen = next((i for i, t in enumerate(targets) if t.number > last), 0)
@@ -99,7 +103,7 @@ class RandomBalancer:
     """Any, alike."""
 
     def picker(self, draw: random.Random) -> Picker:
-        return lambda targets: int(draw.random() * len(targets))
+        return lambda targets, request: int(draw.random() * len(targets))
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class LeastOutstanding:
     """The one with the fewest requests; ties at random (join the shortest queue)."""
 
     def picker(self, draw: random.Random) -> Picker:
-        return lambda targets: _least(targets, _outstanding, draw, range(len(targets)))
+        return lambda targets, request: _least(targets, _outstanding, draw, range(len(targets)))
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,9 @@ class PowerOfChoices:
             raise RequestError(f"the balancer needs at least one choice, got {self.choices}")
 
     def picker(self, draw: random.Random) -> Picker:
-        return lambda targets: _least(targets, _outstanding, draw, _some(len(targets), self.choices, draw))
+        return lambda targets, request: _least(
+            targets, _outstanding, draw, _some(len(targets), self.choices, draw)
+        )
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class LatencyAware:
         def score(target: Target) -> float:
             return target.latency_ns * (target.outstanding + 1)
 
-        return lambda targets: _least(targets, score, draw, _some(len(targets), self.choices, draw))
+        return lambda targets, request: _least(targets, score, draw, _some(len(targets), self.choices, draw))
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class Weighted:
     def picker(self, draw: random.Random) -> Picker:
         credit: dict[int, float] = {}
 
-        def pick(targets: Sequence[Target]) -> int:
+        def pick(targets: Sequence[Target], request: int) -> int:
             total = 0.0
             for target in targets:
                 total += target.weight
@@ -195,12 +201,42 @@ class Nearest:
             raise RequestError(f"a place must take at least one request, got {self.spill}")
 
     def picker(self, draw: random.Random) -> Picker:
-        def pick(targets: Sequence[Target]) -> int:
+        def pick(targets: Sequence[Target], request: int) -> int:
             room = [i for i, t in enumerate(targets) if t.outstanding < self.spill]
             if not room:
                 return _least(targets, _outstanding, draw, range(len(targets)))
             near = min(targets[i].delay_ns for i in room)
             return _least(targets, _outstanding, draw, [i for i in room if targets[i].delay_ns == near])
+
+        return pick
+
+
+@dataclass(frozen=True)
+class PrefixAware:
+    """The longest beginning of the prompt in the prefix cache, ties by the fewest requests.
+
+    While loads are apart the fewest requests alone decide. SGLang's router does so with a guess of what the
+    caches hold (recalled); here it knows.
+
+    Parameters
+    ----------
+    imbalance : int
+        Requests that the fullest replica may have more than the emptiest.
+    """
+
+    imbalance: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("the imbalance of a balancer", self.imbalance)
+
+    def picker(self, draw: random.Random) -> Picker:
+        def pick(targets: Sequence[Target], request: int) -> int:
+            among: Sequence[int] = range(len(targets))
+            loads = [t.outstanding for t in targets]
+            if max(loads) - min(loads) <= self.imbalance:
+                found = [t.hits(request) for t in targets]
+                among = [i for i in among if found[i] == max(found)]
+            return _least(targets, _outstanding, draw, among)
 
         return pick
 
@@ -213,6 +249,7 @@ BALANCERS: dict[str, Callable[[], Balancer]] = {
     "latency_aware": LatencyAware,
     "weighted": Weighted,
     "nearest": Nearest,
+    "prefix_aware": PrefixAware,
 }
 
 

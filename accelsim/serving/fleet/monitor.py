@@ -56,13 +56,16 @@ def series(result: FleetResult, step_s: float | None, pool: str | None) -> pd.Da
     size = np.concatenate([s.size for s in mine]) if mine else np.zeros(0, np.int32)
     started = np.histogram(run_start, edges)[0]
     items = np.histogram(run_start, edges, weights=size)[0]
-    alive, ready, room, power = np.zeros((4, len(edges) - 1))
+    alive, ready, room, power, used, caches = np.zeros((6, len(edges) - 1))
     for s in mine:
         here = overlap(s.alive_ns[:, 0], s.alive_ns[:, 1], 1.0, edges)
         alive += here
         room += here * s.instances
         ready += overlap(s.up_ns[:, 0], s.up_ns[:, 1], 1.0, edges)
         power += _power(s, edges)
+        if s.cache_use is not None:
+            used += overlap(s.start_ns, s.start_ns + s.held_ns, s.cache_use, edges)
+            caches += here
     busy = overlap(run_start, run_start + run_held, 1.0, edges)
     finished = np.sort(log.finish_ns[log.finish_ns >= 0])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -78,6 +81,7 @@ def series(result: FleetResult, step_s: float | None, pool: str | None) -> pd.Da
             "ready": ready / step,
             "utilisation": np.where(room > 0, busy / room, np.nan),
             "mean_batch": items / started,
+            "cache_use": np.where(caches > 0, used / caches, np.nan),
             "power_w": power / step,
         }
     return pd.DataFrame(frame)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from accelsim.engine.result import Stamp
 from accelsim.serving import statistics
 from accelsim.serving.fleet import monitor
+from accelsim.serving.fleet.firsts import TokenTimes, check_objectives
 from accelsim.serving.fleet.run import FleetRun
 from accelsim.serving.log import Log
 from accelsim.serving.outcome import ServeResult, StationRun
@@ -86,6 +87,8 @@ class ServerRun:
         By execution [J].
     idle_w, usd_per_hour : float
         NaN when unknown.
+    cache_use : array, optional
+        Share of the blocks of a language model's cache in use, by execution.
     """
 
     name: str
@@ -102,6 +105,7 @@ class ServerRun:
     energy_j: NDArray[np.float64] | None
     idle_w: float
     usd_per_hour: float
+    cache_use: NDArray[np.float64] | None = None
 
     @property
     def alive_s(self) -> float:
@@ -144,6 +148,8 @@ class FleetResult(ServeResult):
     pool_names : tuple of str
     end_ns : int
         When the run ended.
+    tokens : TokenTimes, optional
+        Of a language model, by request.
     """
 
     def __init__(
@@ -155,11 +161,14 @@ class FleetResult(ServeResult):
         warmup: float = 0.0,
         offered_per_s: float = math.nan,
         slo_s: float | None = None,
+        slo: Mapping[str, float] | None = None,
         bounds: Mapping[str, list[Request]] | None = None,
         request: Mapping[str, Any] | None = None,
     ) -> None:
         self._run = run
         self._requests = requests
+        self.tokens = TokenTimes.of(run, requests)
+        check_objectives(slo or {}, self.tokens)
         self.pool_names = tuple(p.spec.name for p in run.pools)
         self.attempts = Attempts.of(run)
         log = _log(requests)
@@ -184,6 +193,15 @@ class FleetResult(ServeResult):
         self.summary["attempts"] = len(run.attempts)
         self.summary["replica_hours"] = sum(s.alive_s for s in self.servers) / 3600
         self.summary["usd"] = self._usd()
+        if self.tokens is not None:
+            found, intervals = self.tokens.summary(self._skip)
+            self.summary |= found
+            self.intervals |= intervals
+        if slo and self.tokens is not None:
+            good = self.tokens.good(slo, self._skip)
+            self.summary["slo"] = dict(slo)
+            self.summary["goodput_per_s"] = good / self._span_s
+            self.summary["slo_attainment_pct"] = 100.0 * good / max(1, len(requests) - self._skip)
 
     def _station(self, server: Any, own: ServerRun) -> StationRun:
         """The replica as the tables of `ServeResult` know it."""
@@ -200,12 +218,11 @@ class FleetResult(ServeResult):
             np.array([x.padded for x in server.executions], dtype=np.int32),
             np.array([x.instance for x in server.executions], dtype=np.int32),
         )
-        policy = server.kind.spec.batching
         return StationRun(
             f"{own.pool}/{own.name}",
             log,
-            policy.instances,
-            policy.max_batch,
+            server.kind.instances,
+            server.kind.max_batch,
             server.kind.capacity_per_s,
             own.energy_j,
             own.usd_per_hour,
@@ -364,10 +381,11 @@ class FleetResult(ServeResult):
 
     def series(self, step_s: float | None = None, pool: str | None = None) -> pd.DataFrame:
         """Monitoring over time, by window: ``time_s arrivals completed in_system queue running replicas ready
-        utilisation mean_batch power_w``.
+        utilisation mean_batch cache_use power_w``.
 
         `in_system` (requests), `queue` (attempts on their way or waiting) and `running` (attempts) are at the
-        end of the window; `replicas` (alive), `ready`, `utilisation` and `power_w` are means over it. With
+        end of the window; `replicas` (alive), `ready`, `utilisation`, `cache_use` (share of the blocks of
+        language models that sequences use; NaN without) and `power_w` are means over it. With
         `pool`, all but the requests are of that pool. `step_s` is a hundredth of the run by default.
         """
         return monitor.series(self, step_s, pool)
@@ -400,9 +418,8 @@ def _server_run(server: Any, end_ns: int) -> ServerRun:
     spec = server.kind.spec
     executions = server.executions
     held = np.array([x.held_ns for x in executions], dtype=np.int64)
-    energy = None
-    if server.kind.energy_j is not None:
-        energy = server.kind.energy_j[np.array([x.padded for x in executions], dtype=np.int64)]
+    energy = server.kind.joules(server)
+    if energy is not None:
         for number, share in server.cut.items():
             energy[number] *= share
     return ServerRun(
@@ -411,7 +428,7 @@ def _server_run(server: Any, end_ns: int) -> ServerRun:
         "" if spec.hardware is None else str(getattr(spec.hardware, "name", spec.hardware)),
         spec.version,
         spec.place.name,
-        spec.batching.instances,
+        server.kind.instances,
         _stretches(server.alive_ns, end_ns),
         _stretches(server.up_ns, end_ns),
         np.array([x.start_ns for x in executions], dtype=np.int64),
@@ -420,6 +437,7 @@ def _server_run(server: Any, end_ns: int) -> ServerRun:
         energy,
         server.kind.idle_w,
         server.kind.usd_per_hour,
+        np.array(server.cache_use) if server.cache_use else None,
     )
 
 

@@ -127,7 +127,7 @@ class PoolRun:
         ready = [s for s in self.servers if s.state == READY]
         self.routable = [s for s in self.servers if s.seen]
         self.capacity_per_s = sum(s.kind.capacity_per_s for s in ready)
-        self._room = sum(s.kind.spec.batching.instances for s in ready)
+        self._room = sum(s.kind.instances for s in ready)
         alive = sum(s.state != GONE for s in self.servers)
         self.sizes.append((self.now, len(ready), alive))
         if self.held and not self.routable and not self._expects():
@@ -187,7 +187,8 @@ class PoolRun:
             targets = [s for s in targets if s not in elsewhere] or targets
         if not targets:
             return False
-        targets[self._pick(targets) if len(targets) > 1 else 0].send(attempt)
+        number = attempt.call.request.index
+        targets[self._pick(targets, number) if len(targets) > 1 else 0].send(attempt)
         return True
 
     def more_room(self) -> None:

@@ -16,11 +16,13 @@ from accelsim.serving.arrivals import ClosedLoop, Length
 from accelsim.serving.fleet.call import Call
 from accelsim.serving.fleet.faults import Crash, LinkDelay, LinkLoss, Restart, Slow
 from accelsim.serving.fleet.place import Window, Wire
-from accelsim.serving.fleet.replica import Kind, Replica
+from accelsim.serving.fleet.replica import BatchKind, Kind, Replica
 from accelsim.serving.fleet.routing import PoolRun
 from accelsim.serving.fleet.server import Attempt, Server
 from accelsim.serving.fleet.spec import Fleet
+from accelsim.serving.fleet.tokens import TokenKind
 from accelsim.serving.fleet.versions import Shift, Swap
+from accelsim.serving.llm.policy import ContinuousBatching
 from accelsim.serving.requests import Requests, to_ns
 from accelsim.serving.station import ARRIVAL, COMPLETED, TIMER, Moment, Request, environment, requests_of
 
@@ -44,8 +46,8 @@ class FleetRun:
     Parameters
     ----------
     fleet : Fleet
-    n : int
-        Requests that will come.
+    asked : Requests
+        Those that will come; only their number and their lengths count.
     seed : int
 
     Raises
@@ -54,8 +56,10 @@ class FleetRun:
         A model does not run on its hardware.
     """
 
-    def __init__(self, fleet: Fleet, n: int, seed: int) -> None:
+    def __init__(self, fleet: Fleet, asked: Requests, seed: int) -> None:
+        n = len(asked)
         self.fleet = fleet
+        self.asked = asked
         self.seed = seed
         self.env = environment()
         self.attempts: list[Attempt] = []
@@ -96,7 +100,9 @@ class FleetRun:
         return random.Random(f"{self.seed} {what}")
 
     def _kind(self, spec: Replica) -> Kind:
-        return Kind(spec, self.seed)
+        if isinstance(spec.batching, ContinuousBatching):
+            return TokenKind(spec, self.asked)
+        return BatchKind(spec, self.seed)
 
     def _fan_out(self, law: Length, n: int, place: int) -> Sequence[int] | int:
         if isinstance(law, int):
@@ -310,7 +316,7 @@ def run_open(
     """Serve requests that come at their own times."""
     held = requests_of(requests)
     _check_models(fleet, held)
-    run = FleetRun(fleet, len(held), seed)
+    run = FleetRun(fleet, requests, seed)
     coming = iter(held)
 
     def following() -> None:
@@ -331,7 +337,9 @@ def run_closed(
     fleet: Fleet, loop: ClosedLoop, n: int, seed: int, until_s: float = math.inf
 ) -> tuple[FleetRun, list[Request]]:
     """Serve users who wait for their answers, until `n` requests have been sent and answered."""
-    run = FleetRun(fleet, n, seed)
+    asked = loop.lengths(n, seed)
+    whole = requests_of(asked)
+    run = FleetRun(fleet, asked, seed)
     thinking = to_ns(loop.thinking_s(n, seed))
     sent: list[Request] = []
     owner: list[int] = []
@@ -340,7 +348,9 @@ def run_closed(
     def ask(user: int) -> None:
         count = min(loop.samples, n - len(sent))
         waiting[user] = count
-        query = [Request(len(sent) + i, int(run.env.now)) for i in range(count)]
+        query = whole[len(sent) : len(sent) + count]
+        for request in query:
+            request.arrival_ns = int(run.env.now)
         sent.extend(query)
         owner.extend([user] * count)
         for request in query:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from accelsim.serving.arrivals import Arrivals, ClosedLoop
 from accelsim.serving.fleet import run as engine
 from accelsim.serving.fleet.checks import positive
 from accelsim.serving.fleet.outcome import FleetResult
-from accelsim.serving.fleet.replica import Replica
+from accelsim.serving.fleet.replica import BatchKind, Replica
 from accelsim.serving.fleet.spec import Fleet, Pool
 from accelsim.serving.fleet.stamp import stamp_of
 from accelsim.serving.fleet.versions import Swap
@@ -33,6 +33,7 @@ def serve_fleet(
     seed: int = 0,
     warmup: float = 0.0,
     slo_s: float | None = None,
+    slo: Mapping[str, float] | None = None,
     until_s: float = math.inf,
 ) -> FleetResult | Infeasible:
     """Serve requests with a fleet.
@@ -51,6 +52,8 @@ def serve_fleet(
         Share of the first requests that statistics leave out.
     slo_s : float, optional
         Latency objective for `goodput_per_s` [s].
+    slo : mapping, optional
+        Of a language model instead: objectives ``ttft_s``, ``tpot_s``, ``e2e_s`` [s].
     until_s : float
         The run ends then; requests that have not ended are in flight [s].
 
@@ -97,6 +100,7 @@ def serve_fleet(
         warmup=warmup,
         offered_per_s=offered,
         slo_s=slo_s,
+        slo=slo,
         bounds=bounds,
         request={"workload": fleet.name, "hardware": ", ".join(hardware)},
     )
@@ -105,7 +109,9 @@ def serve_fleet(
 def _bounded(run: engine.FleetRun, end: str) -> Fleet | None:
     """The fleet with the ends of its devices' error bands as service times; None without a device."""
     fleet = run.fleet
-    laws = {id(kind.spec): kind.law for pool in run.pools for kind in pool.kinds}
+    laws = {
+        id(kind.spec): kind.law for pool in run.pools for kind in pool.kinds if isinstance(kind, BatchKind)
+    }
     if not any(isinstance(law, DeviceService) for law in laws.values()):
         return None
 

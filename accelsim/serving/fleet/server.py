@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from accelsim.serving.fleet.place import Wire
-from accelsim.serving.fleet.replica import Clock, Kind
+from accelsim.serving.fleet.replica import Kind
+from accelsim.serving.fleet.tokens import TokenKind, TokenStation
 from accelsim.serving.station import (
     ANSWER,
     ARRIVAL,
@@ -18,6 +19,7 @@ from accelsim.serving.station import (
     REJECTED,
     TIMED_OUT,
     Execution,
+    Policy,
     Request,
     Station,
 )
@@ -47,6 +49,10 @@ class Attempt(Request):
         Why it failed.
     routed_ns, back_ns : int
         When it left the balancer, and when its answer was back there; -1 before.
+    first_ns : int
+        When the first token of a language model left the engine; -1 before, or for other models.
+    hits : int
+        Tokens of its prompt that the engine's prefix cache held.
     """
 
     call: Call = None  # type: ignore[assignment]
@@ -56,16 +62,18 @@ class Attempt(Request):
     reason: str = ""
     routed_ns: int = -1
     back_ns: int = -1
+    first_ns: int = -1
+    hits: int = 0
 
 
 class ServerStation(Station):
     """A station that can die, and that drops cancelled requests when their turn comes."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, policy: Policy) -> None:
         self.server = server
         self.dead = False
         self.running: dict[int, int] = {}
-        super().__init__(server.pool.env, server.kind.spec.batching, server.clock, server.answered)
+        super().__init__(server.pool.env, policy, server.clock, server.answered)
         # One list for all lives of the server, so that executions are numbered on.
         self.executions = server.executions
 
@@ -139,7 +147,7 @@ class Server:
         self.kind = kind
         self.number = number
         self.name = f"{kind.spec.name}-{place}"
-        self.clock = Clock(kind, number)
+        self.clock = kind.clock(number)
         self.weight = kind.weight
         self.state = GONE
         self.seen = False
@@ -148,17 +156,19 @@ class Server:
         self.latency_at_ns = 0
         self.executions: list[Execution] = []
         self.cut: dict[int, float] = {}
+        self.joules: list[float] = []
+        self.cache_use: list[float] = []
         self.inside: dict[int, Attempt] = {}
         self.alive_ns: list[list[int]] = []
         self.up_ns: list[list[int]] = []
-        self.station: ServerStation | None = None
+        self.station: ServerStation | TokenStation | None = None
         self._to, self._back = wires
         self._draw = draw
         self._life = 0
         self._drained: Callable[[], object] | None = None
         self.when_ready: Callable[[], object] | None = None
         # What the server adds on the way in and out belongs to the way: half of it each.
-        whole = round(kind.spec.overheads.input_output_s * 1e9)
+        whole = round(kind.input_output_s * 1e9)
         self._in_ns, self._out_ns = whole // 2, whole - whole // 2
         self.delay_ns = round(kind.spec.place.delay_s * 1e9)
 
@@ -182,7 +192,7 @@ class Server:
         self.pool.at(self.pool.now + wait, lambda: call() if self._life == life else None)
 
     def _ready(self) -> None:
-        self.station = ServerStation(self)
+        self.station = self._new_station()
         if self.pool.closed:
             self.station.close()
         self.up_ns.append([self.pool.now, -1])
@@ -195,6 +205,17 @@ class Server:
         self.pool.more_room()
         if self.when_ready is not None:
             self.when_ready()
+
+    def _new_station(self) -> ServerStation | TokenStation:
+        kind = self.kind
+        if isinstance(kind, TokenKind):
+            return TokenStation(self, kind)
+        policy: Any = kind.spec.batching
+        return ServerStation(self, policy)
+
+    def hits(self, request: int) -> int:
+        """Tokens of a request's prompt that its prefix cache holds."""
+        return self.station.hits(request) if isinstance(self.station, TokenStation) else 0
 
     def crash(self, repair_ns: int | None) -> None:
         """Lose everything inside; back after the repair, never with None."""

@@ -29,7 +29,8 @@ class Pool:
         Kinds of replicas; the autoscaler changes the number of the first.
     name : str
     balancer : str or Balancer
-        ``round_robin random least_outstanding power_of_two latency_aware weighted nearest``, or an object.
+        ``round_robin random least_outstanding power_of_two latency_aware weighted nearest prefix_aware``, or
+        an object.
     concurrency : int, optional
         Requests at one replica at most; others wait in one queue before the balancer (Knative's
         ``containerConcurrency``).

@@ -12,10 +12,6 @@ from accelsim.engine.result import Stamp
 from accelsim.serving.fleet.replica import Replica
 from accelsim.serving.fleet.run import FleetRun
 from accelsim.serving.requests import Requests
-from accelsim.serving.service import DeviceService
-
-DRAWS = 16
-"""Random factors of a law that count for its identity."""
 
 
 def stamp_of(run: FleetRun, arrivals: Any, coming: Requests | None, settings: tuple[Any, ...]) -> Stamp:
@@ -23,23 +19,22 @@ def stamp_of(run: FleetRun, arrivals: Any, coming: Requests | None, settings: tu
     digest = hashlib.blake2b(repr((_plain(run.fleet), settings)).encode(), digest_size=8)
     kinds = [kind for pool in run.pools for kind in pool.kinds]
     for kind in kinds:
-        times = kind.times
-        digest.update(times.service_ns.tobytes() + times.held_ns.tobytes() + times.gap_ns.tobytes())
-        draw = getattr(kind.law, "factors", None)
-        drawn = draw(DRAWS, run.seed) if draw is not None else None
-        digest.update(b"-" if drawn is None else drawn.tobytes())
+        digest.update(kind.identity())
     if coming is None:
         digest.update(repr(arrivals).encode())
     else:
-        for column in (coming.arrival_ns, coming.priority, coming.timeout_s, coming.model, coming.sequence):
+        for column in (
+            coming.arrival_ns, coming.priority, coming.timeout_s, coming.model, coming.sequence,
+            coming.prompt_tokens, coming.output_tokens, coming.prefix_tokens, coming.prefix_group,
+        ):  # fmt: skip
             digest.update(b"-" if column is None else column.tobytes())
-    laws = [kind.law for kind in kinds if isinstance(kind.law, DeviceService)]
-    stamps = [law.results[law.grid[0]].stamp for law in laws]
+        digest.update(repr(coming.hash_ids).encode())
+    hardware, workloads = zip(*(kind.hashes() for kind in kinds))
     return Stamp(
         VERSION,
         MODEL_VERSION,
-        " ".join(dict.fromkeys(s.hardware_hash for s in stamps)),
-        " ".join(dict.fromkeys(s.workload_hash for s in stamps)),
+        " ".join(dict.fromkeys(h for h in hardware if h)),
+        " ".join(dict.fromkeys(w for w in workloads if w)),
         digest.hexdigest(),
         run.seed,
         "simpy",

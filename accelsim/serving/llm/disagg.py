@@ -6,19 +6,22 @@ decode worker with the fewest sequences takes it; the client's first token comes
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from functools import partial
 
 from accelsim.core.errors import RequestError
-from accelsim.serving.llm.engine import Book, Run, Tables, cost
-from accelsim.serving.llm.policy import Host, Rules
-from accelsim.serving.llm.scheduler import Sequence, State, Step, scheduler_of
+from accelsim.serving.llm.engine import Feed, Ints, Run
+from accelsim.serving.llm.prefix import Prefixes
+from accelsim.serving.llm.scheduler import Sequence
+from accelsim.serving.llm.setup import Setup
+from accelsim.serving.llm.worker import Pace, Worker
+from accelsim.serving.station import ARRIVAL, Moment
 
-_DONE, _ARRIVE, _ASK = range(3)  # order of events at one time
+LINK_BYTES_PER_S = 50e9
+"""A 400 Gb/s network adapter for each device (assumed) [B/s]."""
+
+LINK_LATENCY_S = 1e-3
+"""Handshake and first byte (assumed) [s]."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,11 @@ class Pool:
     Attributes
     ----------
     workers : int
-    rules : Rules
-    host : Host
-    tables_s : tuple of arrays
-        Of their `Surface`.
+    pace : Pace
     """
 
     workers: int
-    rules: Rules
-    host: Host
-    tables_s: Tables
+    pace: Pace
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -64,127 +62,103 @@ class Transfer:
         return int((self.latency_s + self.token_s * tokens) * 1e9 + 0.5)
 
 
-class _Worker:
-    """A worker of a pool: its queue, its running step."""
+def transfer_between(source: Setup, sink: Setup, bytes_per_s: float, latency_s: float) -> Transfer:
+    """How caches travel between engines: every device sends and takes its share; the end with the larger
+    shares decides.
+    """
+    if not bytes_per_s > 0 or latency_s < 0:
+        raise RequestError(f"a link of {bytes_per_s} B/s and {latency_s} s makes no sense")
+    return Transfer(latency_s, max(source.memory.token, sink.memory.token) / bytes_per_s)
 
-    def __init__(self, pool: Pool, book: Book) -> None:
-        self.pool, self.book = pool, book
-        self.state = State(pool.rules)
-        self.scheduler = scheduler_of(pool.rules)
-        self.step: Step | None = None
-        self.tokens = 0
-        self.steps = self.busy = self.peak = 0
-        self.kv_ns = 0.0
 
-    @property
-    def load(self) -> int:
-        """Tokens of prompts that wait or run."""
-        return self.tokens
+@dataclass(frozen=True)
+class Effort:
+    """What a pool did.
 
-    @property
-    def sequences(self) -> int:
-        return len(self.state.waiting) + len(self.state.running)
+    Attributes
+    ----------
+    busy : float
+        Mean share of the workers' time, from 0 to the last answer.
+    steps, preemptions : int
+    energy_j : float
+        Dynamic energy of one device of each worker.
+    """
 
-    def begin(self, clock: int) -> int:
-        """Start a step if there is one; when it ends [ns], or -1."""
-        step = self.scheduler.plan(self.state)
-        if not step.work:
-            return -1
-        self.step = step
-        seconds, _ = cost(step, self.pool.rules, self.pool.host, self.pool.tables_s, None)
-        taken = int(seconds * 1e9 + 0.5)
-        used = self.pool.rules.blocks - self.state.free
-        self.steps, self.busy = self.steps + 1, self.busy + taken
-        self.kv_ns += float(used) * taken
-        self.peak = max(self.peak, used)
-        return clock + taken
+    busy: float
+    steps: int
+    preemptions: int
+    energy_j: float
 
 
 def run(
-    arrival_ns: npt.NDArray[np.int64],
-    prompt: npt.NDArray[np.int64],
-    output: npt.NDArray[np.int64],
+    arrival_ns: Ints,
+    prompt: Ints,
+    output: Ints,
     prefill: Pool,
     decode: Pool,
     transfer: Transfer,
     *,
     users: int = 0,
-) -> Run:
+    think_ns: Ints | None = None,
+    prefixes: Prefixes | None = None,
+) -> tuple[Run, Effort]:
     """Serve requests on two pools; parameters as `accelsim.serving.llm.engine.run`.
 
-    Steps, busy time and cache of the result are those of the decode workers.
+    Returns
+    -------
+    Run, Effort
+        Steps, preemptions and energy of the run are sums over the decode workers, busy time and blocks their
+        means; the effort is that of the prefill workers.
     """
-    n = len(prompt)
-    arrival = arrival_ns.copy()
-    early, late = Book(n), Book(n)
-    sources = [_Worker(prefill, early) for _ in range(prefill.workers)]
-    sinks = [_Worker(decode, late) for _ in range(decode.workers)]
-    asked = min(users, n) if users else n
-    events: list[tuple[int, int, int, Any]] = [
-        (int(t), _ASK, i, None) for i, t in enumerate(arrival_ns[:asked])
-    ]
-    heapq.heapify(events)
-    order = n
+    asked: list[int] = []  # prompt tokens at each prefill worker
+    place: dict[int, int] = {}
 
-    def wake(worker: _Worker, clock: int) -> None:
-        nonlocal order
-        if worker.step is None:
-            end = worker.begin(clock)
-            if end >= 0:
-                order += 1
-                heapq.heappush(events, (end, _DONE, order, worker))
+    def enter(s: Sequence) -> None:
+        i = place[s.number] = min(range(len(sources)), key=asked.__getitem__)
+        asked[i] += s.prompt
+        sources[i].enter(Sequence(s.number, s.prompt, 1, s.keys))
 
-    while events:
-        clock, kind, number, worker = heapq.heappop(events)
-        if kind == _ASK:
-            arrival[number] = clock
-            worker = min(sources, key=lambda w: w.load)
-            worker.state.waiting.append(Sequence(number, int(prompt[number]), 1))
-            worker.tokens += int(prompt[number])
-        elif kind == _ARRIVE:
-            worker = min(sinks, key=lambda w: w.sequences)
-            size = int(prompt[number])
-            s = Sequence(number, size, int(output[number]), done=size, emitted=1, last_ns=clock)
-            worker.state.waiting.append(s)
-            late.tokens += 1
-            if decode.rules.stream <= 1 or s.output == 1:
-                late.first[number] = clock
-            if s.output == 1:
-                late.finish[number] = clock
-                worker.state.waiting.pop()
-                asked = _ask(events, clock, users, asked, n)
+    def computed(s: Sequence) -> None:
+        asked[place[s.number]] -= s.prompt
+        feed.sequences[s.number].hits = s.hits
+        Moment(feed.env, transfer.taken_ns(s.prompt), ARRIVAL, partial(arrive, feed.sequences[s.number]))
+
+    def arrive(s: Sequence) -> None:
+        s.done, s.emitted, s.last_ns = s.prompt, 1, feed.env.now
+        if decode.pace.rules.stream <= 1 or s.output == 1:
+            s.first_ns = s.last_ns
+        if s.output == 1:
+            s.finish_ns = s.last_ns
+            feed.answered()
         else:
-            step, worker.step = worker.step, None
-            ended = worker.book.settle(worker.state, step, clock)
-            if worker.book is late:
-                for _ in range(ended):
-                    asked = _ask(events, clock, users, asked, n)
-            else:
-                for s, _ in step.work:
-                    if s.emitted:
-                        worker.tokens -= s.prompt
-                        there = clock + transfer.taken_ns(s.prompt)
-                        heapq.heappush(events, (there, _ARRIVE, s.number, None))
-        wake(worker, clock)
-    return Run(
-        arrival,
-        late.first,
-        late.finish,
+            min(sinks, key=lambda w: w.sequences).enter(s)
+
+    feed = Feed(arrival_ns, prompt, output, prefixes, users, think_ns, enter)
+    sources = [Worker(feed.env, prefill.pace, computed) for _ in range(prefill.workers)]
+    sinks = [Worker(feed.env, decode.pace, lambda s: feed.answered()) for _ in range(decode.workers)]
+    asked += [0] * len(sources)
+    feed.env.run()
+    finish = feed.column("finish_ns")
+    whole = max(1, int(finish.max(initial=0)))
+    done = Run(
+        feed.arrival_ns,
+        feed.column("first_ns"),
+        finish,
         sum(w.steps for w in sinks),
-        sum(w.busy for w in sinks),
+        sum(w.busy_ns for w in sinks) // len(sinks),
         sum(w.state.preemptions for w in sinks),
-        late.tokens,
-        max(w.peak for w in sinks),
-        sum(w.kv_ns for w in sinks),
-        float("nan"),
-        late.gaps,
-        "plain",
+        sum(w.tokens for w in sinks) + len(feed.sequences),
+        max(w.kv_peak for w in sinks),
+        sum(w.kv_ns for w in sinks) / len(sinks),
+        sum(w.energy_j for w in sinks),
+        sum((w.gaps for w in sinks), start=0 * sinks[0].gaps),
+        feed.column("hits"),
+        "simpy",
     )
-
-
-def _ask(events: list[tuple[int, int, int, Any]], clock: int, users: int, asked: int, n: int) -> int:
-    """The user whose answer is complete asks again."""
-    if not users or asked >= n:
-        return asked
-    heapq.heappush(events, (clock, _ASK, asked, None))
-    return asked + 1
+    effort = Effort(
+        sum(w.busy_ns for w in sources) / len(sources) / whole,
+        sum(w.steps for w in sources),
+        sum(w.state.preemptions for w in sources),
+        sum(w.energy_j for w in sources),
+    )
+    return done, effort

@@ -1,24 +1,20 @@
-"""The readable engine: one loop, a scheduler per style, a pool of cache blocks.
-
-A step takes what the surface says for its mix of tokens, plus the host. Times are whole nanoseconds.
-"""
+"""The readable engine: a worker on a simpy clock, fed by arrivals or by users who wait for answers."""
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from accelsim.serving.llm.policy import Host, Rules
-from accelsim.serving.llm.scheduler import Sequence, State, Step, scheduler_of
-from accelsim.serving.llm.steptime import BINS, accepted, gap_bin, padded
-from accelsim.serving.llm.surface import lookup
+from accelsim.serving.llm.prefix import Prefixes
+from accelsim.serving.llm.scheduler import Sequence, State, Step
+from accelsim.serving.llm.worker import Pace, Tables, Worker
+from accelsim.serving.station import ARRIVAL, Moment, environment
 
-Tables = tuple[Any, Any, Any, Any]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -31,19 +27,21 @@ class Run:
     steps, busy_ns, preemptions, tokens : int
         `tokens` are those that users got.
     kv_peak : int
-        Most blocks held at once.
+        Most blocks in use at once.
     kv_ns : float
-        Blocks held, summed over time.
+        Blocks in use, summed over time.
     energy_j : float
         Dynamic energy of one device.
     gaps : array of int64
         Gaps between tokens of a sequence by bins of 2 %.
+    hits : array of int64
+        Tokens of each prompt that the prefix cache held when the request was admitted.
     engine : str
     """
 
-    arrival_ns: npt.NDArray[np.int64]
-    first_ns: npt.NDArray[np.int64]
-    finish_ns: npt.NDArray[np.int64]
+    arrival_ns: Ints
+    first_ns: Ints
+    finish_ns: Ints
     steps: int
     busy_ns: int
     preemptions: int
@@ -51,65 +49,82 @@ class Run:
     kv_peak: int
     kv_ns: float
     energy_j: float
-    gaps: npt.NDArray[np.int64]
+    gaps: Ints
+    hits: Ints
     engine: str
 
 
-class Book:
-    """What happened to each request.
+class Feed:
+    """Requests on their way to an engine.
 
     Parameters
     ----------
-    n : int
-        Requests.
+    arrival_ns, prompt, output, prefixes, users, think_ns
+        As in `run`.
+    enter : callable
+        Called with each sequence when it arrives.
     """
 
-    def __init__(self, n: int) -> None:
-        self.first, self.finish = np.full(n, -1), np.full(n, -1)
-        self.gaps = np.zeros(BINS, dtype=np.int64)
-        self.tokens = 0
+    def __init__(
+        self,
+        arrival_ns: Ints,
+        prompt: Ints,
+        output: Ints,
+        prefixes: Prefixes | None,
+        users: int,
+        think_ns: Ints | None,
+        enter: Callable[[Sequence], object],
+    ) -> None:
+        self.env = environment()
+        self.arrival_ns = arrival_ns.copy()
+        self.sequences: list[Sequence] = []
+        self._prompt, self._output, self._prefixes = prompt, output, prefixes
+        self._users, self._think_ns, self._enter = users, think_ns, enter
+        self._known = min(users, len(prompt)) if users else len(prompt)
+        self._coming = iter(sorted(arrival_ns[: self._known].tolist()))
+        self._follow()
 
-    def settle(self, state: State, step: Step, clock: int) -> int:
-        """Hand out the tokens of a step that ended at `clock`; how many sequences ended with it."""
-        rules, ended = state.rules, 0
-        for s, tokens in step.work:
-            if s.decoding:
-                got = 1 + accepted(s.number, s.emitted, tokens - 1, rules.acceptance)
-                got = min(got, s.output - s.emitted)
-                s.done += got
-            else:
-                s.done += tokens
-                got = 1 if s.remaining == 0 else 0
-            if not got:
-                continue
-            if s.emitted:
-                self.gaps[gap_bin(clock - s.last_ns)] += 1
-                self.gaps[0] += got - 1
-            s.last_ns = clock
-            s.emitted += got
-            self.tokens += got
-            if self.first[s.number] < 0 and s.emitted >= min(rules.stream, s.output):
-                self.first[s.number] = clock
-            if s.emitted >= s.output:
-                self.finish[s.number] = clock
-                state.release(s)
-                ended += 1
-        if ended:
-            state.running = [s for s in state.running if s.emitted < s.output]
-        return ended
+    def _follow(self) -> None:
+        time = next(self._coming, None)
+        if time is not None:
+            Moment(self.env, time - self.env.now, ARRIVAL, self._arrive_and_follow)
+
+    def _arrive_and_follow(self) -> None:
+        self._arrive()
+        self._follow()
+
+    def _arrive(self) -> None:
+        number = len(self.sequences)
+        self.arrival_ns[number] = self.env.now
+        keys = () if self._prefixes is None else self._prefixes.of(number)
+        s = Sequence(number, int(self._prompt[number]), int(self._output[number]), keys)
+        self.sequences.append(s)
+        self._enter(s)
+
+    def answered(self) -> None:
+        """A user of a closed loop has the answer, and will ask again."""
+        if self._users and self._known < len(self._prompt):
+            think = 0 if self._think_ns is None else int(self._think_ns[self._known])
+            self._known += 1
+            Moment(self.env, think, ARRIVAL, self._arrive)
+
+    def column(self, name: str) -> Ints:
+        """A field of all sequences."""
+        return np.array([getattr(s, name) for s in self.sequences], dtype=np.int64)
 
 
 def run(
-    arrival_ns: npt.NDArray[np.int64],
-    prompt: npt.NDArray[np.int64],
-    output: npt.NDArray[np.int64],
+    arrival_ns: Ints,
+    prompt: Ints,
+    output: Ints,
     rules: Rules,
     host: Host,
     tables_s: Tables,
     tables_j: Tables | None = None,
     *,
     users: int = 0,
-    think_ns: npt.NDArray[np.int64] | None = None,
+    think_ns: Ints | None = None,
+    prefixes: Prefixes | None = None,
     watch: Callable[[int, State, Step], None] | None = None,
 ) -> Run:
     """Serve requests in order.
@@ -128,80 +143,28 @@ def run(
         Above 0: a closed loop in which each answer brings the next request.
     think_ns : array, optional
         Time from an answer to the request that follows it, by request.
+    prefixes : Prefixes, optional
+        What prompts share.
     watch : callable, optional
         Called with time, state and step before each step.
     """
-    n = len(prompt)
-    arrival, book = arrival_ns.copy(), Book(n)
-    state = State(rules)
-    scheduler = scheduler_of(rules)
-    coming = sorted(arrival_ns[: min(users, n) if users else n].tolist())
-    known, clock = len(coming), 0
-    begun = steps = busy = peak = 0
-    kv_ns = energy = 0.0
-    position = 0
-    while True:
-        while position < len(coming) and coming[position] <= clock:
-            arrival[begun] = coming[position]
-            state.waiting.append(Sequence(begun, int(prompt[begun]), int(output[begun])))
-            begun += 1
-            position += 1
-        step = scheduler.plan(state)
-        if not step.work:
-            if position >= len(coming):
-                break
-            clock = coming[position]
-            continue
-        if watch is not None:
-            watch(clock, state, step)
-        seconds, joules = cost(step, rules, host, tables_s, tables_j)
-        taken = int(seconds * 1e9 + 0.5)
-        clock += taken
-        busy += taken
-        steps += 1
-        energy += joules
-        used = rules.blocks - state.free
-        kv_ns += float(used) * taken
-        peak = max(peak, used)
-        for _ in range(book.settle(state, step, clock)):
-            if users and known < n:
-                think = 0 if think_ns is None else int(think_ns[known])
-                bisect.insort(coming, clock + think, lo=position)
-                known += 1
-    totals = steps, busy, state.preemptions, book.tokens, peak, kv_ns, energy
-    return Run(arrival, book.first, book.finish, *totals, book.gaps, "plain")
-
-
-def cost(
-    step: Step, rules: Rules, host: Host, tables_s: Tables, tables_j: Tables | None
-) -> tuple[float, float]:
-    """Time [s] and energy [J] of a step."""
-    decoding = chunks = new = sampled = context = past = drafted = 0
-    for s, tokens in step.work:
-        if s.decoding:
-            decoding += 1
-            drafted += tokens
-            context += s.done + 1
-            sampled += tokens
-        else:
-            chunks += 1
-            new += tokens
-            past += s.done
-            sampled += tokens == s.remaining
-    total = drafted + new
-    if rules.padded and chunks == 0:
-        total = padded(total, len(tables_s[0]) - 1)
-    mean = context / decoding if decoding else 0.0
-    before = past / chunks if chunks else 0.0
-    rows = min(sampled, len(tables_s[1]) - 1)
-
-    def at(tables: Tables) -> float:
-        return lookup(*tables, total, rows, decoding, mean, chunks, new, before)
-
-    seconds = at(tables_s) + host.step_s + host.sequence_s * (decoding + chunks)
-    if chunks:
-        seconds += host.prompt_s
-    seconds += step.moved * rules.swap_s
-    if drafted > decoding:
-        seconds += rules.drafts * rules.draft_s
-    return seconds, 0.0 if tables_j is None else at(tables_j)
+    shared = prefixes if rules.grain else None
+    feed = Feed(arrival_ns, prompt, output, shared, users, think_ns, lambda s: worker.enter(s))
+    pace = Pace(rules, host, tables_s, tables_j)
+    worker = Worker(feed.env, pace, lambda s: feed.answered(), watch)
+    feed.env.run()
+    return Run(
+        feed.arrival_ns,
+        feed.column("first_ns"),
+        feed.column("finish_ns"),
+        worker.steps,
+        worker.busy_ns,
+        worker.state.preemptions,
+        worker.tokens,
+        worker.kv_peak,
+        worker.kv_ns,
+        worker.energy_j,
+        worker.gaps,
+        np.maximum(feed.column("hits"), 0),
+        "simpy",
+    )

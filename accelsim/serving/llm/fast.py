@@ -9,9 +9,11 @@ import numpy.typing as npt
 from numba import njit
 
 from accelsim.serving.llm import steptime, surface
-from accelsim.serving.llm.engine import Run, Tables
+from accelsim.serving.llm.engine import Run
 from accelsim.serving.llm.policy import PREFILL_FIRST, Host, Rules
+from accelsim.serving.llm.prefix import Prefixes
 from accelsim.serving.llm.steptime import BINS
+from accelsim.serving.llm.worker import Tables
 
 _lookup = njit(cache=True)(surface.lookup)
 _padded = njit(cache=True)(steptime.padded)
@@ -21,9 +23,12 @@ _BINS = BINS
 _FIRST = PREFILL_FIRST
 
 # Columns of the state of a request.
-PROMPT, OUTPUT, DONE, EMITTED, HELD, PROMISED, LAST, AWAY = range(8)
+PROMPT, OUTPUT, DONE, EMITTED, HELD, PROMISED, LAST, AWAY, SHARED, KEYS, FROM, HITS = range(12)
 # Entries of the counters.
-FREE, PROMISE, PREEMPTED, RUNNING, STACKED, NEXT, BEGUN, PLANNED, MOVED, BUDGET = range(10)
+FREE, PROMISE, PREEMPTED, RUNNING, STACKED, NEXT, BEGUN, PLANNED, MOVED, BUDGET, IDLE = range(11)
+# Columns of the prefix cache: users of a piece (-1: it is not there) and its place among the idle ones, a
+# ring through the last row, from the longest unused to the last used.
+USERS, OLDER, NEWER = range(3)
 
 
 @njit(cache=True)
@@ -42,30 +47,110 @@ def _decoding(q: Any, r: int) -> bool:
 
 
 @njit(cache=True)
-def _take(q: Any, c: Any, r: int, tokens: int, block: int) -> bool:
-    need = _blocks(q[r, DONE] + tokens, block) - q[r, HELD]
+def _take(q: Any, c: Any, p: Any, r: int, tokens: int, rules: Any) -> bool:
+    piece = rules.grain // rules.block
+    need = _blocks(q[r, DONE] + tokens, rules.block) - q[r, HELD] - q[r, SHARED] * piece
     if need > c[FREE]:
         return False
     if need > 0:
         c[FREE] -= need
         q[r, HELD] += need
+        while c[IDLE] * piece > c[FREE]:
+            oldest = p[len(p) - 1, NEWER]
+            _unlink(p, c, oldest)
+            p[oldest, USERS] = -1
     return True
 
 
 @njit(cache=True)
-def _release(q: Any, c: Any, r: int) -> None:
+def _unlink(p: Any, c: Any, key: int) -> None:
+    before, behind = p[key, OLDER], p[key, NEWER]
+    p[before, NEWER], p[behind, OLDER] = behind, before
+    c[IDLE] -= 1
+
+
+@njit(cache=True)
+def _use(p: Any, c: Any, key: int) -> None:
+    """`PrefixCache.use`."""
+    if p[key, USERS] == 0:
+        _unlink(p, c, key)
+    p[key, USERS] = max(p[key, USERS], 0) + 1
+
+
+@njit(cache=True)
+def _leave(p: Any, c: Any, key: int) -> bool:
+    """`PrefixCache.leave`."""
+    p[key, USERS] -= 1
+    if p[key, USERS] > 0:
+        return False
+    end = len(p) - 1
+    newest = p[end, OLDER]
+    p[newest, NEWER], p[key, OLDER], p[key, NEWER], p[end, OLDER] = key, newest, end, key
+    c[IDLE] += 1
+    return True
+
+
+@njit(cache=True)
+def _release(q: Any, c: Any, p: Any, keys: Any, r: int, rules: Any) -> None:
     c[FREE] += q[r, HELD]
+    piece = rules.grain // rules.block
+    for i in range(q[r, SHARED] - 1, -1, -1):
+        if _leave(p, c, keys[q[r, FROM] + i]):
+            c[FREE] += piece
     c[PROMISE] -= q[r, PROMISED]
     q[r, HELD] = 0
+    q[r, SHARED] = 0
     q[r, PROMISED] = 0
 
 
 @njit(cache=True)
-def _preempt(q: Any, c: Any, running: Any, stack: Any, swap: bool) -> int:
+def _publish(q: Any, c: Any, p: Any, keys: Any, r: int, tokens: int, rules: Any) -> None:
+    if q[r, SHARED] == q[r, KEYS]:
+        return
+    most = min(q[r, KEYS], tokens // rules.grain)
+    piece = rules.grain // rules.block
+    while q[r, SHARED] < most:
+        key = keys[q[r, FROM] + q[r, SHARED]]
+        if p[key, USERS] > 0:
+            c[FREE] += piece
+        _use(p, c, key)
+        q[r, HELD] -= piece
+        q[r, SHARED] += 1
+
+
+@njit(cache=True)
+def _found(q: Any, p: Any, keys: Any, r: int, rules: Any) -> int:
+    if q[r, DONE] > 0 or q[r, KEYS] == 0:
+        return 0
+    most = min(q[r, KEYS], (q[r, PROMPT] + q[r, EMITTED] - 1) // rules.grain)
+    count = 0
+    while count < most and p[keys[q[r, FROM] + count], USERS] >= 0:
+        count += 1
+    return count
+
+
+@njit(cache=True)
+def _enter(q: Any, c: Any, p: Any, keys: Any, r: int, pieces: int, tokens: int, rules: Any) -> bool:
+    idle, piece = 0, rules.grain // rules.block
+    for i in range(pieces):
+        idle += p[keys[q[r, FROM] + i], USERS] == 0
+    need = _blocks(q[r, DONE] + pieces * rules.grain + tokens, rules.block) - pieces * piece
+    if need + idle * piece > c[FREE]:
+        return False
+    for i in range(pieces):
+        _use(p, c, keys[q[r, FROM] + i])
+    c[FREE] -= idle * piece
+    q[r, SHARED] = pieces
+    q[r, DONE] += pieces * rules.grain
+    return bool(_take(q, c, p, r, tokens, rules))
+
+
+@njit(cache=True)
+def _preempt(q: Any, c: Any, p: Any, keys: Any, running: Any, stack: Any, rules: Any) -> int:
     c[RUNNING] -= 1
     victim = running[c[RUNNING]]
-    _release(q, c, victim)
-    if swap and q[victim, EMITTED] > 0:
+    _release(q, c, p, keys, victim, rules)
+    if rules.swap and q[victim, EMITTED] > 0:
         q[victim, AWAY] = 1
         c[MOVED] += q[victim, DONE]
     else:
@@ -77,7 +162,9 @@ def _preempt(q: Any, c: Any, running: Any, stack: Any, swap: bool) -> int:
 
 
 @njit(cache=True)
-def _admit_all(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any, alone: bool) -> None:
+def _admit_all(
+    q: Any, c: Any, p: Any, keys: Any, running: Any, stack: Any, work: Any, rules: Any, alone: bool
+) -> None:
     """Admission from the queue, preempted sequences first; `alone`: an uncut prompt may exceed the budget
     when it has the step for itself."""
     while c[RUNNING] < rules.max_seqs and c[BUDGET] > 0:
@@ -87,7 +174,8 @@ def _admit_all(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any, 
             r = c[NEXT]
         else:
             break
-        remaining = q[r, PROMPT] + q[r, EMITTED] - q[r, DONE]
+        pieces = _found(q, p, keys, r, rules)
+        remaining = q[r, PROMPT] + q[r, EMITTED] - q[r, DONE] - pieces * rules.grain
         if remaining > c[BUDGET] and not rules.chunked:
             if alone:
                 if c[PLANNED] > 0:
@@ -100,7 +188,7 @@ def _admit_all(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any, 
             promise = _blocks(q[r, PROMPT] + int(rules.reserve * q[r, OUTPUT]), rules.block)
             if c[PROMISE] + promise > rules.blocks:
                 break
-        if not _take(q, c, r, tokens, rules.block):
+        if not _enter(q, c, p, keys, r, pieces, tokens, rules):
             break
         if c[STACKED] > 0:
             c[STACKED] -= 1
@@ -113,7 +201,11 @@ def _admit_all(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any, 
         if q[r, AWAY] > 0:
             q[r, AWAY] = 0
             c[MOVED] += q[r, DONE]
+        if q[r, HITS] < 0:
+            q[r, HITS] = pieces * rules.grain
         _work(c, work, r, tokens)
+        if not alone:
+            _publish(q, c, p, keys, r, q[r, DONE] + tokens, rules)
 
 
 @njit(cache=True, inline="always")
@@ -125,7 +217,7 @@ def _work(c: Any, work: Any, r: int, tokens: int) -> None:
 
 
 @njit(cache=True)
-def _plan_mixed(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any) -> None:
+def _plan_mixed(q: Any, c: Any, p: Any, keys: Any, running: Any, stack: Any, work: Any, rules: Any) -> None:
     place = 0
     preempted = False
     while place < c[RUNNING] and c[BUDGET] > 0:
@@ -134,27 +226,28 @@ def _plan_mixed(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any)
         if not _decoding(q, r):
             want = q[r, PROMPT] + q[r, EMITTED] - q[r, DONE]
         tokens = min(want, c[BUDGET])
-        while not _take(q, c, r, tokens, rules.block):
+        while not _take(q, c, p, r, tokens, rules):
             preempted = True
-            if _preempt(q, c, running, stack, rules.swap) == r:
+            if _preempt(q, c, p, keys, running, stack, rules) == r:
                 break
         if place >= c[RUNNING]:
             break
         _work(c, work, r, tokens)
+        _publish(q, c, p, keys, r, q[r, DONE] + tokens, rules)
         place += 1
     if not preempted:
-        _admit_all(q, c, running, stack, work, rules, False)
+        _admit_all(q, c, p, keys, running, stack, work, rules, False)
 
 
 @njit(cache=True)
-def _plan_first(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any) -> None:
+def _plan_first(q: Any, c: Any, p: Any, keys: Any, running: Any, stack: Any, work: Any, rules: Any) -> None:
     if c[RUNNING] > 0:
         r = running[c[RUNNING] - 1]
         if not _decoding(q, r):
             tokens = min(q[r, PROMPT] + q[r, EMITTED] - q[r, DONE], c[BUDGET])
-            if _take(q, c, r, tokens, rules.block):
+            if _take(q, c, p, r, tokens, rules):
                 _work(c, work, r, tokens)
-    _admit_all(q, c, running, stack, work, rules, True)
+    _admit_all(q, c, p, keys, running, stack, work, rules, True)
     if c[PLANNED] > 0:
         return
     place = 0
@@ -162,8 +255,8 @@ def _plan_first(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any)
         r = running[place]
         tokens = 1 + rules.drafts if _decoding(q, r) else 0
         gone = False
-        while not _take(q, c, r, tokens, rules.block):
-            if _preempt(q, c, running, stack, rules.swap) == r:
+        while not _take(q, c, p, r, tokens, rules):
+            if _preempt(q, c, p, keys, running, stack, rules) == r:
                 gone = True
                 break
         if not gone and tokens > 0:
@@ -173,7 +266,7 @@ def _plan_first(q: Any, c: Any, running: Any, stack: Any, work: Any, rules: Any)
 
 @njit(cache=True)
 def _serve(
-    arrival: Any, first: Any, finish: Any, q: Any, rules: Any, host: Any,
+    arrival: Any, first: Any, finish: Any, q: Any, p: Any, keys: Any, rules: Any, host: Any,
     t0: Any, t1: Any, t2: Any, t3: Any, j0: Any, j1: Any, j2: Any, j3: Any,
     count_energy: bool, users: int, think: Any, gaps: Any, totals: Any, floats: Any,
 ) -> None:  # fmt: skip
@@ -184,7 +277,7 @@ def _serve(
     running = np.empty(rules.max_seqs + 1, dtype=np.int64)
     stack = np.empty(n + 1 if n < rules.max_seqs else rules.max_seqs + 1, dtype=np.int64)
     work = np.empty((rules.max_seqs + 1, 2), dtype=np.int64)
-    c = np.zeros(10, dtype=np.int64)
+    c = np.zeros(11, dtype=np.int64)
     c[FREE] = rules.blocks
     clock, position = 0, 0
     steps, busy, out, peak = 0, 0, 0, 0
@@ -197,9 +290,9 @@ def _serve(
             position += 1
         c[PLANNED], c[MOVED], c[BUDGET] = 0, 0, rules.budget
         if rules.style == _FIRST:
-            _plan_first(q, c, running, stack, work, rules)
+            _plan_first(q, c, p, keys, running, stack, work, rules)
         else:
-            _plan_mixed(q, c, running, stack, work, rules)
+            _plan_mixed(q, c, p, keys, running, stack, work, rules)
         if c[PLANNED] == 0:
             if position >= known:
                 break
@@ -253,6 +346,8 @@ def _serve(
             else:
                 q[r, DONE] += tokens
                 got = 1 if q[r, PROMPT] + q[r, EMITTED] == q[r, DONE] else 0
+            if rules.style == _FIRST:
+                _publish(q, c, p, keys, r, q[r, DONE], rules)
             if got == 0:
                 continue
             if q[r, EMITTED] > 0:
@@ -268,7 +363,7 @@ def _serve(
                 first[r] = clock
             if q[r, EMITTED] >= q[r, OUTPUT]:
                 finish[r] = clock
-                _release(q, c, r)
+                _release(q, c, p, keys, r, rules)
                 ended = True
                 if users > 0 and known < n:
                     at = clock + think[known]
@@ -301,18 +396,25 @@ def run(
     *,
     users: int = 0,
     think_ns: npt.NDArray[np.int64] | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Run:
     """As `accelsim.serving.llm.engine.run`."""
     n = len(prompt)
     arrival = arrival_ns.astype(np.int64, copy=True)
     first, finish = np.full(n, -1), np.full(n, -1)
-    q = np.zeros((n, 8), dtype=np.int64)
-    q[:, PROMPT], q[:, OUTPUT] = prompt, output
+    q = np.zeros((n, 12), dtype=np.int64)
+    q[:, PROMPT], q[:, OUTPUT], q[:, HITS] = prompt, output, -1
+    pieces, keys = 0, np.zeros(0, dtype=np.int64)
+    if prefixes is not None and rules.grain:
+        pieces, keys = prefixes.pieces, prefixes.keys
+        q[:, FROM], q[:, KEYS] = prefixes.begin, prefixes.count
+    cache = np.full((pieces + 1, 3), -1, dtype=np.int64)
+    cache[pieces, OLDER:] = pieces
     gaps, totals, floats = np.zeros(BINS, dtype=np.int64), np.zeros(5, dtype=np.int64), np.zeros(2)
     think = np.zeros(n, dtype=np.int64) if think_ns is None else think_ns
     energy = tables_s if tables_j is None else tables_j
     _serve(
-        arrival, first, finish, q, rules, host, *tables_s, *energy,
+        arrival, first, finish, q, cache, keys, rules, host, *tables_s, *energy,
         tables_j is not None, users, think, gaps, totals, floats,
     )  # fmt: skip
     steps, busy, preempted, out, peak = totals.tolist()
@@ -328,5 +430,6 @@ def run(
         float(floats[0]),
         float(floats[1]),
         gaps,
+        np.maximum(q[:, HITS], 0),
         "numba",
     )

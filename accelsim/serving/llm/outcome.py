@@ -79,6 +79,7 @@ class TokenServeResult:
         slo: Mapping[str, float] | None = None,
         notes: tuple[str, ...] = (),
         request: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         if not 0 <= warmup < 1:
             raise RequestError(f"the warm-up cut is a share of the requests below 1, got {warmup}")
@@ -94,7 +95,7 @@ class TokenServeResult:
         self._skip = int(len(prompt) * warmup)
         self._slo = dict(slo or {})
         self.intervals: dict[str, statistics.Estimate] = {}
-        self.summary = self._summarise(offered_per_s)
+        self.summary = self._summarise(offered_per_s) | dict(more or {})
         self.notes = (
             f"engine: {run.engine}",
             "no warm-up cut: every request counts"
@@ -193,6 +194,7 @@ class TokenServeResult:
             "kv_mean": run.kv_ns / whole / self.rules.blocks,
             "kv_peak": run.kv_peak / self.rules.blocks,
             "preemptions": run.preemptions,
+            "prefix_hit_pct": 100.0 * float(run.hits.sum()) / max(1, int(self.prompt_tokens.sum())),
             "energy_per_token_j": joules / tokens,
             "usd_per_million_tokens": usd / tokens * 1e6,
             "devices": self.bill.devices,
@@ -216,14 +218,19 @@ class TokenServeResult:
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        """One row per request: ``arrival_s first_s finish_s prompt_tokens output_tokens``."""
+        """One row per request: ``arrival_s first_s finish_s prompt_tokens output_tokens hit_tokens``."""
         import pandas as pd
 
         run = self.run
         times = {"arrival_s": run.arrival_ns, "first_s": run.first_ns, "finish_s": run.finish_ns}
         columns: dict[str, Any] = {k: np.where(v >= 0, v / 1e9, np.nan) for k, v in times.items()}
         return pd.DataFrame(
-            {**columns, "prompt_tokens": self.prompt_tokens, "output_tokens": self.output_tokens}
+            {
+                **columns,
+                "prompt_tokens": self.prompt_tokens,
+                "output_tokens": self.output_tokens,
+                "hit_tokens": run.hits,
+            }
         )
 
     def __repr__(self) -> str:
@@ -237,7 +244,8 @@ class TokenServeResult:
                 for name in ("ttft", "tpot", "e2e")
             ),
             f"cache {100 * s['kv_mean']:.3g} % of {s['kv_tokens']} tokens on average, "
-            f"{100 * s['kv_peak']:.3g} % at most, {s['preemptions']} preemptions",
+            f"{100 * s['kv_peak']:.3g} % at most, {s['preemptions']} preemptions, "
+            f"{s['prefix_hit_pct']:.3g} % of prompts found in it",
             *(f"note: {n}" for n in self.notes),
         ]
         return "\n".join(lines)

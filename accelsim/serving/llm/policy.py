@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from accelsim.core.errors import RequestError, did_you_mean
+from accelsim.serving.llm.prefix import grain_of
 
 MIXED, PREFILL_FIRST = 0, 1
 
@@ -43,6 +44,8 @@ class Rules(NamedTuple):
         Steps without prompts run recorded graphs of fixed batch sizes.
     stream : int
         Tokens of a sequence that are sent together; the first reaches the user with the others.
+    grain : int
+        Tokens of a piece of prompt that sequences can share; 0 without a prefix cache.
     """
 
     style: int
@@ -59,6 +62,7 @@ class Rules(NamedTuple):
     draft_s: float
     padded: bool
     stream: int = 1
+    grain: int = 0
 
 
 class Host(NamedTuple):
@@ -157,6 +161,10 @@ class ContinuousBatching:
     speculative : Speculative, optional
     stream_interval : int
         Tokens of a sequence that the server sends together.
+    prefix_caching : bool
+        Beginnings that prompts share are computed once and kept until their room is needed (vLLM's hashed
+        blocks, SGLang's radix tree, TensorRT-LLM's block reuse). Without requests that say what they share
+        it changes nothing.
     """
 
     engine: str = "vllm"
@@ -169,6 +177,7 @@ class ContinuousBatching:
     preemption: Literal["recompute", "swap"] = "recompute"
     speculative: Speculative | None = None
     stream_interval: int = 1
+    prefix_caching: bool = True
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -229,4 +238,5 @@ class ContinuousBatching:
             s.draft_s if s else 0.0,
             True,
             self.stream_interval,
+            grain_of(self.block) if self.prefix_caching else 0,
         )

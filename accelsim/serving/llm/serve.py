@@ -5,48 +5,55 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.core.errors import RequestError, did_you_mean
+from accelsim.core.errors import RequestError
 from accelsim.core.outcome import Infeasible, InfeasibleError
-from accelsim.core.precision import PrecisionPlan, plan
+from accelsim.core.precision import PrecisionPlan
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine.result import Stamp
-from accelsim.hardware.spec import load_hardware
-from accelsim.hardware.stacks import stack_of
 from accelsim.serving.arrivals import Arrivals, ClosedLoop
-from accelsim.serving.llm import engine as plain
-from accelsim.serving.llm.machine import Formats, Machine, Split
-from accelsim.serving.llm.memory import Memory, memory_of
+from accelsim.serving.llm import disagg
+from accelsim.serving.llm import engine as readable
+from accelsim.serving.llm.machine import Formats
 from accelsim.serving.llm.outcome import Bill, TokenServeResult
-from accelsim.serving.llm.policy import ContinuousBatching, Host, Rules
-from accelsim.serving.llm.shape import ModelShape, shape_of
-from accelsim.serving.llm.surface import surface
-from accelsim.serving.llm.work import StepWork
+from accelsim.serving.llm.policy import ContinuousBatching, Host
+from accelsim.serving.llm.prefix import prefixes_of
+from accelsim.serving.llm.setup import Setup, setup_of
 from accelsim.serving.requests import Requests, to_ns
-from accelsim.workload.builders.transformer import Moe
 
-ENGINES = ("auto", "plain", "numba")
+ENGINES = ("auto", "simpy", "numba")
 DEFAULT_REQUESTS = 1000
-RESERVE_B = 3e9
-"""What context, libraries, recorded graphs and communication buffers keep of a device [B] (assumed)."""
 
-HOST_LINK_BYTES_PER_S = 25e9
-"""Rate at which a cache is swapped to host memory (PCIe 4.0 x16, assumed) [B/s]."""
 
-SKEW = 1.2
-"""Power law of expert loads in real traffic, as the measured expert layers have it."""
+@dataclass(frozen=True)
+class Workers:
+    """Equal engines that do one phase of requests: prompts, or the tokens after them.
 
-_KINDS = ("tensor", "pipeline", "data", "expert")
+    Parameters
+    ----------
+    count : int
+    hardware : str or Path or Device, optional
+        That of `serve` by default.
+    batching : ContinuousBatching, optional
+        That of `serve` by default.
+    parallel : mapping, optional
+        Degrees as in `serve_tokens`; those of `serve` by default.
+    """
+
+    count: int = 1
+    hardware: Any = None
+    batching: ContinuousBatching | None = None
+    parallel: Mapping[str, int] | None = None
 
 
 def serve_tokens(
     model: Any,
-    hardware: Any,
+    hardware: Any = None,
     *,
     arrivals: Arrivals | ClosedLoop | Requests,
     batching: ContinuousBatching,
@@ -59,6 +66,10 @@ def serve_tokens(
     precision: str | Mapping[str, Any] | PrecisionPlan | Formats | None = None,
     host: Host | None = None,
     skew: float | None = None,
+    prefill: Workers | int | None = None,
+    decode: Workers | int | None = None,
+    link_bytes_per_s: float = disagg.LINK_BYTES_PER_S,
+    link_latency_s: float = disagg.LINK_LATENCY_S,
 ) -> TokenServeResult | Infeasible:
     """Serve a language model with continuous batching.
 
@@ -68,7 +79,7 @@ def serve_tokens(
         A decoder: catalog name, workload file or HuggingFace ``config.json``.
     hardware : str or Path or Device
     arrivals : Arrivals, ClosedLoop or Requests
-        Traffic with prompt and output lengths.
+        Traffic with prompt and output lengths, and what prompts share.
     batching : ContinuousBatching
     requests : int, optional
         How many; the whole of a trace, or 1,000, by default.
@@ -78,8 +89,8 @@ def serve_tokens(
         Share of the first requests that statistics leave out.
     slo : mapping, optional
         Objectives ``ttft_s``, ``tpot_s``, ``e2e_s`` [s] that goodput counts.
-    engine : {"auto", "plain", "numba"}
-        Both give the same numbers; ``auto`` is numba.
+    engine : {"auto", "simpy", "numba"}
+        Both give the same numbers; ``auto`` is numba where it covers the request.
     parallel : mapping, optional
         ``tensor``, ``pipeline``, ``data`` (ranks with attention of their own and a share of the traffic each)
         and ``expert`` degrees.
@@ -89,6 +100,11 @@ def serve_tokens(
         Constants of the host; by default those of the engine's stack.
     skew : float, optional
         Exponent of the power law of expert loads; 1.2 by default.
+    prefill, decode : Workers or int, optional
+        Both: prompts are computed by some engines and their caches sent to others, which make the tokens. A
+        number stands for so many engines as `hardware` and `parallel` say.
+    link_bytes_per_s, link_latency_s : float
+        Between them, for each device [B/s], [s].
 
     Returns
     -------
@@ -101,166 +117,144 @@ def serve_tokens(
     """
     if engine not in ENGINES:
         raise RequestError(f"unknown engine '{engine}'", hint=f"known: {', '.join(ENGINES)}")
-    if hardware is None:
-        raise RequestError("a language model needs hardware", hint="pass hardware=...")
-    split = _split(parallel)
-    device: Any = load_hardware(hardware)
-    shape = shape_of(model)
-    formats = precision if isinstance(precision, Formats) else _formats(shape, precision, batching.engine)
-    even = SKEW if skew is None else skew
-    work = StepWork(shape, Machine(device, batching.engine), formats, split, even if shape.moe else 0.0)
-    stack = stack_of(batching.engine)
-    added = host or Host(
-        stack.host_per_step_s, stack.host_per_sequence_s, stack.host_per_prompts_s, stack.host_per_request_s
-    )
-    count = (
-        requests
-        if requests is not None
-        else len(arrivals)
-        if isinstance(arrivals, Requests)
-        else DEFAULT_REQUESTS
-    )
-    coming, think, users, offered = _traffic(arrivals, count, seed, split.data)
-    prompt, output = coming.prompt_tokens, coming.output_tokens
-    if prompt is None or output is None:
-        raise RequestError(
-            "requests of a language model need lengths", hint="pass prompt_tokens= and output_tokens="
-        )
+    pools = _pools(prefill, decode, hardware, batching, parallel)
+    count = requests if requests is not None else _count(arrivals)
     try:
-        memory = _memory(work, batching)
-        rules = _rules(batching, memory, work)
-        _check(prompt, output, rules, memory)
-        table = surface(work, _most_tokens(rules), rules.max_seqs)
+        setups = [
+            setup_of(
+                model, w.hardware, w.batching or batching, parallel=w.parallel, precision=precision,
+                host=host, skew=skew,
+            )
+            for w in pools
+        ]  # fmt: skip
+        ranks = setups[0].split.data if len(setups) == 1 else 1
+        coming, think, users, offered = _traffic(arrivals, count, seed, ranks)
+        prompt, output = coming.prompt_tokens, coming.output_tokens
+        if prompt is None or output is None:
+            raise RequestError(
+                "requests of a language model need lengths", hint="pass prompt_tokens= and output_tokens="
+            )
+        for setup in setups:
+            setup.check(prompt, output)
     except InfeasibleError as error:
         return error.outcome
-    run_with = _engine(engine)
-    known_energy = not any(np.isnan(t).any() for t in table.tables_j)
-    run = run_with(
-        coming.arrival_ns,
+    first, last = setups[0], setups[-1]
+    loop: dict[str, Any] = {
+        "users": users, "think_ns": think, "prefixes": prefixes_of(coming, first.rules.grain),
+    }  # fmt: skip
+    given = (coming.arrival_ns, prompt, output)
+    notes, more = list(first.notes()), dict[str, Any]()
+    if len(setups) == 1:
+        pace = first.pace
+        run = _engine(engine)(*given, first.rules, first.host, pace.tables_s, pace.tables_j, **loop)
+        run = run if pace.tables_j is not None else replace(run, energy_j=math.nan)
+        bill = Bill(first.split.devices, ranks, first.idle_w, first.usd_per_hour)
+    else:
+        if engine == "numba":
+            raise RequestError("pools of prefill and decode run on the simpy engine", hint="engine='auto'")
+        counts = [w.count for w in pools]
+        transfer = disagg.transfer_between(first, last, link_bytes_per_s, link_latency_s)
+        parts = [disagg.Pool(n, s.pace) for n, s in zip(counts, setups)]
+        run, effort = disagg.run(*given, parts[0], parts[1], transfer, **loop)
+        run, bill = _together(run, effort, setups, counts)
+        notes.append(f"{counts[0]} prefill and {counts[1]} decode workers")
+        more = {
+            "busy_prefill": effort.busy,
+            "transfer_mean_s": float(np.mean([transfer.taken_ns(int(p)) for p in prompt])) / 1e9,
+            "devices_prefill": counts[0] * first.split.devices,
+            "devices_decode": counts[1] * last.split.devices,
+        }
+    if ranks > 1:
+        notes.append(f"one of {ranks} equal data-parallel ranks was simulated with its share of the traffic")
+    settings = [(s.batching, s.split, s.work.formats, s.host, s.work.skew) for s in setups]
+    digest = hashlib.blake2b(repr((settings, arrivals, count, more)).encode(), digest_size=8).hexdigest()
+    return TokenServeResult(
+        run,
         prompt,
         output,
-        rules,
-        added,
-        table.tables_s,
-        table.tables_j if known_energy else None,
-        users=users,
-        think_ns=think,
-    )
-    notes = [f"expert loads follow a power law of exponent {even:g}"] if shape.moe else []
-    if split.data > 1:
-        notes.append(
-            f"one of {split.data} equal data-parallel ranks was simulated with its share of the traffic"
-        )
-    result = TokenServeResult(
-        run if known_energy else _without_energy(run),
-        prompt,
-        output,
-        rules,
-        Bill(
-            split.devices,
-            split.data,
-            math.nan if device.power.idle_w is None else device.power.idle_w,
-            math.nan if device.cost.hourly_usd is None else device.cost.hourly_usd,
-        ),
+        last.rules,
+        bill,
         stamp=Stamp(
             VERSION,
             MODEL_VERSION,
-            device.hash,
-            shape.name,
-            hashlib.blake2b(
-                repr((batching, split, formats, added, even, arrivals, count)).encode(), digest_size=8
-            ).hexdigest(),
+            " ".join(dict.fromkeys(s.device.hash for s in setups)),
+            first.shape.name,
+            digest,
             seed,
             run.engine,
         ),
-        extra_s=added.request_s,
+        extra_s=first.host.request_s,
         warmup=warmup,
         offered_per_s=offered,
         slo=slo,
         notes=tuple(notes),
-        request={"workload": shape.name, "hardware": device.name, "stack": batching.engine},
+        request={
+            "workload": first.shape.name,
+            "hardware": " + ".join(dict.fromkeys(s.device.name for s in setups)),
+            "stack": batching.engine,
+        },
+        more=more,
     )
-    return result
+
+
+def _pools(
+    prefill: Workers | int | None,
+    decode: Workers | int | None,
+    hardware: Any,
+    batching: ContinuousBatching,
+    parallel: Mapping[str, int] | None,
+) -> list[Workers]:
+    """One kind of engines for everything, or those for prompts and those for tokens."""
+    whole = Workers(1, hardware, batching, parallel)
+    if prefill is None and decode is None:
+        return [whole]
+    if prefill is None or decode is None:
+        raise RequestError("prefill and decode workers come together", hint="pass prefill= and decode=")
+    found = []
+    for given in (prefill, decode):
+        w = Workers(given) if isinstance(given, int) else given
+        if w.count < 1:
+            raise RequestError(f"a pool needs at least one worker, got {w.count}")
+        w = Workers(
+            w.count,
+            hardware if w.hardware is None else w.hardware,
+            w.batching or batching,
+            parallel if w.parallel is None else w.parallel,
+        )
+        if (w.parallel or {}).get("data", 1) > 1:
+            raise RequestError("workers of a pool have one rank each", hint="raise their count instead")
+        found.append(w)
+    return found
+
+
+def _together(
+    run: readable.Run, effort: disagg.Effort, setups: list[Setup], counts: list[int]
+) -> tuple[readable.Run, Bill]:
+    """The run with the energy of both pools, and a bill with the means of their devices."""
+    devices = [n * s.split.devices for n, s in zip(counts, setups)]
+    total = sum(devices)
+    joules = 0.0
+    for s, spent in zip(setups, (effort.energy_j, run.energy_j)):
+        joules += math.nan if s.tables_j is None else spent * s.split.devices
+    bill = Bill(
+        total,
+        1,
+        sum(n * s.idle_w for n, s in zip(devices, setups)) / total,
+        sum(n * s.usd_per_hour for n, s in zip(devices, setups)) / total,
+    )
+    return replace(run, energy_j=joules / total), bill
 
 
 def _engine(name: str) -> Any:
-    if name == "plain":
-        return plain.run
+    if name == "simpy":
+        return readable.run
     from accelsim.serving.llm import fast
 
     return fast.run
 
 
-def _without_energy(run: plain.Run) -> plain.Run:
-    return replace(run, energy_j=math.nan)
-
-
-def _split(parallel: Mapping[str, int] | None) -> Split:
-    given = dict(parallel or {})
-    unknown = sorted(set(given) - set(_KINDS))
-    if unknown:
-        raise RequestError(f"unknown parallelism '{unknown[0]}'", hint=did_you_mean(unknown[0], _KINDS))
-    return Split(**given)
-
-
-def _formats(shape: ModelShape, precision: Any, engine: str) -> Formats:
-    """Formats by role: attention computes in 16 bits, or in fp8 where TensorRT-LLM has an fp8 cache."""
-    stored = {b.feed_forward.expert_precision for b in shape.blocks if isinstance(b.feed_forward, Moe)} - {""}
-    experts = f"weight={min(stored)},activation=bf16" if stored else ""
-    if precision is None:
-        return Formats(experts=experts or "bf16")
-    p = plan(precision)
-    weight, activation = p.weight.name, p.activation.name
-    text = weight if weight == activation else f"weight={weight},activation={activation}"
-    kv = p.kv.name if p.kv.bits in (8, 16) else "fp8_e4m3"
-    attention = kv if engine == "trtllm" and p.kv.bits <= 8 else "bf16"
-    return Formats(text, experts or text, attention, kv)
-
-
-def _memory(work: StepWork, batching: ContinuousBatching) -> Memory:
-    return memory_of(
-        work,
-        utilisation=batching.utilisation,
-        block_size=batching.block,
-        max_tokens=batching.budget,
-        max_sequences=batching.sequences,
-        reserve=RESERVE_B,
-    )
-
-
-def _rules(batching: ContinuousBatching, memory: Memory, work: StepWork) -> Rules:
-    stack = stack_of(batching.engine)
-    rules = batching.rules(memory.blocks, memory.token / HOST_LINK_BYTES_PER_S)
-    if batching.stream_interval == 1:
-        rules = rules._replace(stream=max(1, round(stack.delivery_tokens)))
-    return rules
-
-
-def _most_tokens(rules: Rules) -> int:
-    """Tokens of the widest step that can occur."""
-    return max(rules.budget, rules.max_seqs * (1 + rules.drafts), 1024)
-
-
-def _check(prompt: Any, output: Any, rules: Rules, memory: Memory) -> None:
-    """Every request must fit the cache by itself, and an uncut prompt the token budget."""
-    if (prompt < 1).any() or (output < 1).any():
-        bad = int(np.flatnonzero((prompt < 1) | (output < 1))[0])
-        raise RequestError(f"request {bad} has {prompt[bad]} prompt and {output[bad]} output tokens")
-    longest = int((prompt + output + rules.drafts).max())
-    if -(-longest // rules.block) > rules.blocks:
-        raise InfeasibleError(
-            "cache",
-            f"{longest} tokens for the longest request",
-            f"{memory.tokens} tokens beside the weights",
-            "use more devices, a narrower precision or shorter prompts",
-        )
-    if not rules.chunked and int(prompt.max()) > rules.budget:
-        raise InfeasibleError(
-            "token budget",
-            f"{int(prompt.max())} tokens for the longest prompt, which is not cut",
-            f"max_num_batched_tokens {rules.budget}",
-            "raise it or turn chunked_prefill on",
-        )
+def _count(arrivals: Any) -> int:
+    return len(arrivals) if hasattr(arrivals, "__len__") else DEFAULT_REQUESTS
 
 
 def _traffic(
@@ -269,9 +263,8 @@ def _traffic(
     """Requests of one rank, thinking times, users of a closed loop (0 for open arrivals), offered rate."""
     if isinstance(arrivals, ClosedLoop):
         users = -(-arrivals.users // ranks)
-        prompt, output = arrivals.lengths(count, seed)
         think = to_ns(arrivals.thinking_s(count, seed))
-        return Requests(np.zeros(count), prompt, output), think, users, math.nan
+        return arrivals.lengths(count, seed), think, users, math.nan
     coming = arrivals.first(count) if isinstance(arrivals, Requests) else arrivals.generate(count, seed)
     offered = coming.rate_per_s if math.isfinite(coming.rate_per_s) else math.nan
     return coming.take(slice(0, None, ranks)), None, 0, offered
