@@ -147,9 +147,10 @@ def tradeoff(
     paid = cost_model or CostModel(mode="purchase")
     robust = cited(robustness)
     rows: list[dict[str, Any]] = []
+    graphs = _Graphs(graph)
     for device in devices:
         choices = [_baseline(graph, device), *_choices(graph, device)]
-        rows += _of_device(graph, device, choices, batch, paid, prices)
+        rows += _of_device(graphs, device, choices, batch, paid, prices)
     return Tradeoff(tuple(row | robustness_of(row, robust) for row in rows), graph.name, paid)
 
 
@@ -206,8 +207,25 @@ def _pruned(method: str, share: float) -> Callable[[Graph], Graph]:
 # ----------------------------------------------------------------------------------------------------
 
 
+class _Graphs:
+    """A model and what techniques make of it, once for all devices."""
+
+    def __init__(self, model: Graph) -> None:
+        self.model = model
+        self._made: dict[str, Graph] = {}
+
+    def of(self, choice: Choice) -> Graph:
+        """The graph of a choice."""
+        if choice.graph is None:
+            return self.model
+        key = f"{choice.technique} {choice.level}"
+        if key not in self._made:
+            self._made[key] = choice.graph(self.model)
+        return self._made[key]
+
+
 def _of_device(
-    graph: Graph,
+    graphs: _Graphs,
     device: Any,
     choices: Iterable[Choice],
     batch: int,
@@ -219,14 +237,14 @@ def _of_device(
     for choice in choices:
         key = repr((choice.settings, choice.level if choice.graph else ""))
         if key not in runs:
-            runs[key] = _run(graph, device, choice, batch)
+            runs[key] = _run(graphs, device, choice, batch)
         found = runs[key]
-        row = {"workload": graph.name, "hardware": device.name, "technique": choice.technique}
+        row = {"workload": graphs.model.name, "hardware": device.name, "technique": choice.technique}
         row["level"] = choice.level
         if isinstance(found, Result):
             base = found if choice.technique == "baseline" else base
             costs = cost(found, paid, prices_from=prices, hardware=device)
-            yield row | _numbers(found, base, choice.known or _published(graph, choice), costs)
+            yield row | _numbers(found, base, choice.known or _published(graphs, choice), costs)
         else:
             reason = str(found) if isinstance(found, AccelsimError) else _why(found)
             yield row | {"batch": batch, "status": "infeasible"} | _unknown(reason)
@@ -236,20 +254,19 @@ _KEPT: OrderedDict[tuple[str, str, str], Result | Infeasible | AccelsimError] = 
 _MOST_KEPT = 1024
 
 
-def _run(graph: Graph, device: Any, choice: Choice, batch: int) -> Result | Infeasible | AccelsimError:
+def _run(graphs: _Graphs, device: Any, choice: Choice, batch: int) -> Result | Infeasible | AccelsimError:
     """A run, or why there is none: a graph that a technique cannot change is an answer here.
 
     Runs are kept, since equal graphs, devices and settings give equal numbers.
     """
     made = f"{choice.technique} {choice.level}" if choice.graph else ""
-    key = (graph.hash, device.hash, repr((made, batch, sorted(choice.settings.items()))))
+    key = (graphs.model.hash, device.hash, repr((made, batch, sorted(choice.settings.items()))))
     if key in _KEPT:
         _KEPT.move_to_end(key)
         return _KEPT[key]
     found: Result | Infeasible | AccelsimError
     try:
-        changed = choice.graph(graph) if choice.graph else graph
-        found = simulate(changed, device, **{"batch": batch, **choice.settings})
+        found = simulate(graphs.of(choice), device, **{"batch": batch, **choice.settings})
     except AccelsimError as error:
         found = error
     _KEPT[key] = found
@@ -267,14 +284,14 @@ def _unknown(reason: str) -> dict[str, Any]:
     return {**cells, **{f"{name}_basis": reason for name in CELLS}}
 
 
-def _published(graph: Graph, choice: Choice) -> Accuracy | None:
+def _published(graphs: _Graphs, choice: Choice) -> Accuracy | None:
     """Accuracy of a pruned model from a source that pruned as much; its floats may be wider than these."""
-    if choice.technique == "channel" and choice.graph is not None:
-        removed = 1.0 - choice.graph(graph).metadata["pruning"].flops_share
-        return accuracy(graph.name, "channel", removed)
+    name = graphs.model.name
+    if choice.technique == "channel":
+        return accuracy(name, "channel", 1.0 - graphs.of(choice).metadata["pruning"].flops_share)
     if choice.technique == "unstructured":
-        return accuracy(graph.name, "unstructured", float(choice.level.rstrip("%")) / 100)
-    return accuracy(graph.name, "n:m", choice.level) if choice.technique == "n:m" else None
+        return accuracy(name, "unstructured", float(choice.level.rstrip("%")) / 100)
+    return accuracy(name, "n:m", choice.level) if choice.technique == "n:m" else None
 
 
 def _numbers(found: Result, base: Result | None, published: Accuracy | None, costs: Costs) -> dict[str, Any]:
