@@ -72,6 +72,9 @@ class Cost(Section):
 
     price_usd: Dollars | None = Field(default=None, alias="price")
     hourly_usd: DollarsPerHour | None = Field(default=None, alias="hourly")
+    """On demand."""
+    contract_usd: DollarsPerHour | None = Field(default=None, alias="contract")
+    """Rented for three years."""
 
 
 class Energy(Section):
