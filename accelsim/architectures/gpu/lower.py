@@ -159,6 +159,9 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
     for index, (kernel, traffic, locality) in enumerate(zip(kernels, bytes_of, localities)):
         _plan_kernel(plan, index, kernel, traffic, locality, device, options, appends)
     _plan_convolutions(plan, device, options)
+    if any(g.after for g in groups):
+        for row in plan.rows:
+            row[R.STEADY] = 1.0
     for position, owner in enumerate(plan.owner):
         if owner in plan.compressed:
             constants = plan.constants.get(position, device.kernels.product)
@@ -367,7 +370,7 @@ def _plan_kernel(
     sizes = (nest.batch, m, n, k)
     widths = (bytes_a, bytes_b, bytes_c)
     table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES))
-    rest = (vector_ops, vector, table, nest.share, float(operand.is_integer))
+    rest = (vector_ops, vector, table, nest.share, float(operand.is_integer), 0.0)
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":
         constants, splits = product_constants(device, options.stack, right.precision, left.precision)

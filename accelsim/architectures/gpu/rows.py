@@ -9,9 +9,10 @@ KIND, BATCH, M, N, K, BYTES_A, BYTES_B, BYTES_C, RATE, CLOCK = range(10)
 A_BYTES, B_BYTES, C_BYTES, EXTRA_BYTES = range(10, 14)
 # Bytes that pass between two uses of the same data; infinite when cold.
 A_DISTANCE, B_DISTANCE, C_DISTANCE, EXTRA_DISTANCE = range(14, 18)
-# Elementwise operations, index of the tile table, part of the product that runs, 1 for integers.
-VECTOR_OPS, VECTOR_RATE, TABLE, SHARE, INTEGER = range(18, 23)
-WIDTH = 23
+# Elementwise operations, index of the tile table, part of the product that runs, 1 for integers, 1 for a
+# kernel of a run that goes on.
+VECTOR_OPS, VECTOR_RATE, TABLE, SHARE, INTEGER, STEADY = range(18, 24)
+WIDTH = 24
 
 STREAM, MATRIX, UNSPLIT = 0.0, 1.0, 2.0
 """KIND: a kernel bound by memory or vector arithmetic, a tiled product, or one that never splits its

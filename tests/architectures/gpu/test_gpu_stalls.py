@@ -34,7 +34,9 @@ def costed(device, constants, *shapes, governor=False, kind=R.MATRIX, vector=0.0
         moved = [2.0 * batch * x for x in (m * k, n * k, m * n)]
         gaps = [distance] * 4
         sizes = (batch, m, n, k)
-        rows.append([kind, *sizes, *[2.0] * 3, 2000.0, 1e9, *moved, 0.0, *gaps, vector, 128.0, 0.0, 1.0, 1.0])
+        rows.append(
+            [kind, *sizes, *[2.0] * 3, 2000.0, 1e9, *moved, 0.0, *gaps, vector, 128.0, 0.0, 1.0, 1.0, 1.0]
+        )
     out = np.full((len(rows), R.OUT_WIDTH), 7.0)  # what was there before does not matter
     tables = tile_table(device, 2.0, 2.0)[None]
     numbers = device_array(device)
