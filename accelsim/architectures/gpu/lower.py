@@ -476,6 +476,7 @@ def _attention_row(
 def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionModel:
     query, keys = kernel.anchor.inputs[:2]
     latent = kernel.anchor.kind == "mla_attention"  # all heads are rows of one product, in every stack
+    expanded = query.shape[3] != kernel.anchor.outputs[0].shape[3]
     decode = query.shape[2] == 1
     units = query.shape[0] * keys.shape[1]
     return attention_model(
@@ -486,6 +487,7 @@ def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionMo
         group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],
         width=query.shape[3],
         window=kernel.anchor.attribute("window") is not None,
+        form="latent" if latent else "expanded" if expanded else "",
         few=decode and not latent and bool(is_few(units, keys.shape[-2], device.sm.count)),
     )
 
