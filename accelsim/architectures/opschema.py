@@ -151,9 +151,15 @@ OPS: Mapping[str, OpSchema] = MappingProxyType(
         "mla_prefill": OpSchema(
             "latent attention of many new tokens",
             ("heads", "seq_q"),
-            {"batch": 1.0, "seq_kv": "seq_q", "head_dim": 192.0, "value_dim": 128.0, "causal": 1.0}
-            | {"absorbed": 0.0}
-            | _LATENT,
+            {
+                "batch": 1.0,
+                "seq_kv": "seq_q",
+                "head_dim": 192.0,
+                "value_dim": 128.0,
+                "causal": 1.0,
+                "absorbed": 0.0,
+                **_LATENT,
+            },
         ),
         "mla_decode": OpSchema(
             "latent attention of a few new tokens to a cache, absorbed",

@@ -164,8 +164,9 @@ def _mla_decode(b: _Builder, r: Row) -> None:
     width = r["latent"] + r["rope"]
     q = b.array("q", r["batch"], r["heads"], r["seq_q"], width)
     cache = b.array("cache", r["batch"], r["seq_kv"], width, fmt=b.formats.kv, role="kv")
-    form = {"latent": r["latent"], "rope": r["rope"], "causal": bool(r["causal"])}
-    b.op("mla_attention", [q, cache], (*q.shape[:3], r["latent"]), **form)
+    shape = (*q.shape[:3], r["latent"])
+    causal = bool(r["causal"])
+    b.op("mla_attention", [q, cache], shape, latent=r["latent"], rope=r["rope"], causal=causal)
 
 
 def _moe(b: _Builder, r: Row) -> None:

@@ -158,10 +158,11 @@ def attention_rows(
     InfeasibleError
         The device has no arithmetic in the format.
     """
-    form = np.zeros(len(shapes["heads"]))
+    form: Array = np.zeros(len(shapes["heads"]))
     if "latent" in shapes:
-        form = 1.0 + np.asarray(shapes.get("absorbed", np.ones(len(form))) > 0.0)
-        rows = _latent_rows(shapes, formats, device, cold, form == 2.0)
+        absorbed = shapes.get("absorbed", np.ones(len(form))) > 0.0
+        form = np.where(absorbed, 2.0, 1.0).astype(np.float64)
+        rows = _latent_rows(shapes, formats, device, cold, absorbed)
     else:
         rows = _rows_of(shapes, formats, device, cold)
     models = _choose(rows, formats, device, stack, decode, form)
