@@ -152,6 +152,25 @@ def _attention(b: _Builder, r: Row) -> None:
     b.attention(q, k, v, causal=bool(r["causal"]), window=r["window"] or None)
 
 
+def _mla_prefill(b: _Builder, r: Row) -> None:
+    if r["absorbed"]:
+        _mla_decode(b, r)
+        return
+    q = b.array("q", r["batch"], r["heads"], r["seq_q"], r["head_dim"])
+    k = b.array("k", r["batch"], r["heads"], r["seq_kv"], r["head_dim"])
+    v = b.array("v", r["batch"], r["heads"], r["seq_kv"], r["value_dim"])
+    b.attention(q, k, v, causal=bool(r["causal"]))
+
+
+def _mla_decode(b: _Builder, r: Row) -> None:
+    width = r["latent"] + r["rope"]
+    q = b.array("q", r["batch"], r["heads"], r["seq_q"], width)
+    cache = b.array("cache", r["batch"], r["seq_kv"], width, fmt=b.formats.kv, role="kv")
+    shape = (*q.shape[:3], r["latent"])
+    causal = bool(r["causal"])
+    b.op("mla_attention", [q, cache], shape, latent=r["latent"], rope=r["rope"], causal=causal)
+
+
 def _moe(b: _Builder, r: Row) -> None:
     experts, width = r["experts"], r["intermediate"] // r["tensor_ranks"]
     rows = r["tokens"] * r["topk"]
@@ -221,6 +240,8 @@ _BUILD: dict[str, Any] = {
     "conv2d": _conv2d,
     "attention_prefill": _attention,
     "attention_decode": _attention,
+    "mla_prefill": _mla_prefill,
+    "mla_decode": _mla_decode,
     "moe": _moe,
     "softmax": _rowwise("softmax"),
     "layernorm": _rowwise("layernorm"),

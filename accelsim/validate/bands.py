@@ -112,7 +112,12 @@ def _frames(device: str, rows: int) -> Iterable[tuple[pd.DataFrame, int]]:
     yield aiconfigurator.truth_gemm(device), 2 * rows
     products = aiconfigurator.gemm(device)
     yield products[products["dtype"] != "bfloat16"], 2 * rows
-    for load in (aiconfigurator.attention_prefill, aiconfigurator.attention_decode, aiconfigurator.moe):
+    for load in (
+        aiconfigurator.attention_prefill,
+        aiconfigurator.attention_decode,
+        aiconfigurator.mla,
+        aiconfigurator.moe,
+    ):
         yield load(device), rows
     yield aiconfigurator.collectives(device), rows
 

@@ -42,6 +42,7 @@ def tables(deepbench_path: Path | None = None, rows_to: Path | None = None) -> I
         ("Products in other formats, per backend", _other_products, ["device", "backend", "dtype"]),
         ("Attention, prefill, per backend", aiconfigurator.attention_prefill, ["device", "backend"]),
         ("Attention, decode, per backend", aiconfigurator.attention_decode, ["device", "backend"]),
+        ("Latent attention (MLA), per backend", aiconfigurator.mla, ["device", "backend", "op"]),
         ("Mixture of experts, per backend", aiconfigurator.moe, ["device", "backend"]),
         ("Collectives", aiconfigurator.collectives, ["device", "op"]),
     ):

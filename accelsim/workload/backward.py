@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from accelsim.core.errors import RequestError, UnsupportedOpError, did_you_mean
 from accelsim.core.precision import PRECISIONS
+from accelsim.workload import gradients_parallel  # noqa: F401  (registers its rules)
 from accelsim.workload.gradients import RULES, STOPS, Gradients
 from accelsim.workload.graph import Graph, Op, Tensor
 
@@ -203,7 +204,8 @@ def _reached(graph: Graph, sources: Iterable[str]) -> set[str]:
     found = set(sources)
     for op in graph:
         if op.kind not in STOPS and any(t.name in found for t in op.inputs):
-            found |= {t.name for t in op.outputs}
+            passed = op.outputs[:1] if op.kind == "topk" else op.outputs  # its indices have no gradient
+            found |= {t.name for t in passed}
     return found
 
 

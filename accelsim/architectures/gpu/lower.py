@@ -12,10 +12,9 @@ import numpy as np
 
 from accelsim.architectures.base import Kernel, Options, Program
 from accelsim.architectures.fusion import Group, Joins, fuse
-from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model, is_few
+from accelsim.architectures.gpu.attention_lower import FUSED, attention_constants, attention_row
 from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants
 from accelsim.architectures.gpu.host import host_bound_s, joining_rule
@@ -309,9 +308,9 @@ def _plan_kernel(
     operand = product_precision(anchor.inputs[0], anchor.inputs[1])
     rate, clock, tensor = product_rate(device, operand.name)
     plan.names.append(operand.name)
-    if anchor.kind in ("attention", "mla_attention"):
-        row = _attention_row(kernel, traffic, at, rate, clock, appends)
-        plan.attention[index] = (row, _attention_constants(kernel, device, options.stack))
+    if anchor.kind in FUSED:
+        row = attention_row(kernel, traffic, at, rate, clock, appends)
+        plan.attention[index] = (row, attention_constants(kernel, device, options.stack))
         plan.analytic.append((flops / (rate * clock * device.sm.count), memory_s))
         return
     stored = _stored(anchor.inputs[1], device, options) if tensor and anchor.kind in SPARSE_KINDS else 1.0
@@ -444,52 +443,6 @@ def _stream_row(kernel: Kernel, traffic: float, at: Locality, vector_ops: float,
     row[R.VECTOR_OPS], row[R.VECTOR_RATE] = vector_ops, vector_rate(device, anchor.outputs[0].precision.name)
     row[R.SHARE] = 1.0
     return row
-
-
-def _attention_row(
-    kernel: Kernel, traffic: float, at: Locality, rate: float, clock: float, appends: bool
-) -> list[float]:
-    """Geometry of a fused attention kernel; a graph with `kv_write` operators appends to its cache there."""
-    anchor = kernel.anchor
-    query, keys = anchor.inputs[:2]
-    latent = anchor.kind == "mla_attention"
-    batch, heads, tokens, width = query.shape
-    shared = 1 if latent else keys.shape[1]
-    out_width = anchor.outputs[0].shape[3]
-    cached = any(t.role == "kv" for t in anchor.inputs[1:])
-    written = sum(t.size_bytes for t in kernel.outputs)
-    widths = width if latent else width + out_width
-    fresh = 0.0 if appends else float(batch * shared * tokens * widths) * query.precision.bytes_per_element
-    row = [0.0] * A.WIDTH
-    row[A.BATCH], row[A.KV_HEADS], row[A.GROUP] = batch, shared, heads / shared
-    row[A.QUERIES], row[A.KEYS] = tokens, keys.shape[-2]
-    row[A.SCORE_WIDTH], row[A.VALUE_WIDTH] = width, out_width
-    row[A.CAUSAL] = float(bool(anchor.attribute("causal", False)))
-    row[A.WINDOW] = float(anchor.attribute("window") or 0)
-    row[A.KEY_BYTES], row[A.RATE], row[A.CLOCK] = widths * keys.precision.bytes_per_element, rate, clock
-    row[A.Q_BYTES], row[A.FRESH_Q_BYTES], row[A.FRESH_KV_BYTES] = query.size_bytes, query.size_bytes, fresh
-    row[A.KV_BYTES] = max(0.0, traffic - query.size_bytes - written)
-    row[A.OUT_BYTES] = written
-    row[A.Q_DISTANCE], row[A.KV_DISTANCE] = at.left, at.weights if cached else at.extra
-    row[A.OUT_DISTANCE] = at.outputs
-    return row
-
-
-def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionModel:
-    query, keys = kernel.anchor.inputs[:2]
-    latent = kernel.anchor.kind == "mla_attention"  # all heads are rows of one product, in every stack
-    decode = query.shape[2] == 1
-    units = query.shape[0] * keys.shape[1]
-    return attention_model(
-        device,
-        stack,
-        decode=decode,
-        format_bits=(float(query.precision.bits), float(keys.precision.bits)),
-        group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],
-        width=query.shape[3],
-        window=kernel.anchor.attribute("window") is not None,
-        few=decode and not latent and bool(is_few(units, keys.shape[-2], device.sm.count)),
-    )
 
 
 def as_arrays(plan: Plan, device: Any) -> tuple[np.ndarray, np.ndarray]:

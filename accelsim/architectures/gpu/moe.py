@@ -127,9 +127,18 @@ def moe_flops(shapes: Mapping[str, Array]) -> Array:
     return flops
 
 
+def routed_rows(s: Mapping[str, Array]) -> Array:
+    """Rows that the kernels of the rank look at: those of all ranks, or those of its own tokens where these
+    stay on the rank.
+    """
+    own = s["topk"] * np.minimum(s["tokens"], np.ceil(s["tokens"] * s["topk"] / s["expert_ranks"]))
+    return np.where(s["local"] > 0.0, own, s["tokens"] * s["topk"])
+
+
 def _routings(s: Mapping[str, Array]) -> tuple[Array, npt.NDArray[np.intp]]:
     """The distinct routings, and which one each layer has."""
-    routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
+    names = ("tokens", "experts", "topk", "expert_ranks", "skew", "local")
+    routing = np.stack([s[name] for name in names], axis=1)
     keys, position = np.unique(routing, axis=0, return_inverse=True)
     return keys, position.reshape(-1)
 
@@ -139,7 +148,7 @@ def _classes(keys: bytes) -> Array:
     """Loads of the experts of each routing."""
     from accelsim.architectures.gpu.moe_kernel import all_classes
 
-    found: Array = all_classes(np.frombuffer(keys).reshape(-1, 5).copy())
+    found: Array = all_classes(np.frombuffer(keys).reshape(-1, 6).copy())
     return found
 
 
@@ -155,7 +164,7 @@ def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]
         (M.WIDTH, s["intermediate"] / s["tensor_ranks"]),
         (M.GATED, s["gated"]),
         (M.EXPERTS, s["experts"] / s["expert_ranks"]),
-        (M.ROUTED, s["tokens"] * s["topk"]),
+        (M.ROUTED, routed_rows(s)),
         (M.BYTES_A, formats.activation.bytes_per_element),
         (M.BYTES_B, formats.weight.bytes_per_element),
         (M.BYTES_C, output_bytes(formats.activation)),
