@@ -38,6 +38,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
+CHAT = {"prompt_tokens": 512, "output_tokens": 128}
+ENGINE = ax.ContinuousBatching("vllm", max_num_seqs=64)
+
+
 def best_s(call: Callable[[], object], times: int = 3) -> float:
     """Least processor time of a call [s]."""
     call()
@@ -76,8 +80,36 @@ def figures() -> list[dict[str, object]]:
     return rows
 
 
+def token_figures() -> list[dict[str, object]]:
+    """Llama-3.1-8B on an H100, batches up to 64, 512 tokens in and 128 out."""
+    rows: list[dict[str, object]] = []
+    busy = ax.ClosedLoop(64, **CHAT)
+    shared = ax.ClosedLoop(64, **CHAT, prefix_tokens=256, prefix_groups=100)
+    for what, users, engine, count, target in (
+        ("numba", busy, "numba", 20_000, 2e4),
+        ("numba, shared prefixes", shared, "numba", 20_000, 2e4),
+        ("simpy", busy, "simpy", 1000, None),
+    ):
+        given = {"arrivals": users, "batching": ENGINE, "requests": count, "engine": engine}
+        taken = best_s(lambda: ax.serve("llama-3.1-8b", "h100-sxm", **given))  # noqa: B023
+        rows.append(
+            {"what": f"llama: {what}", "value": count / taken, "unit": "requests/s", "target": target}
+        )
+    for count in (200, 1000):
+        axes = {
+            "workload": "llama-3.1-8b", "hardware": ["h100-sxm", "h200-sxm"], "batching": [ENGINE],
+            "rate_per_s": ax.linear(0.5, 20.0, 40), **CHAT, "requests": count, "jobs": 1,
+        }  # fmt: skip
+        taken = best_s(lambda: ax.sweep(**axes), 2)  # noqa: B023
+        rows.append(
+            {"what": f"llama sweep, {count} requests a point", "value": 80 / taken, "unit": "points/s",
+             "target": 100.0}
+        )  # fmt: skip
+    return rows
+
+
 def main() -> None:
-    rows = figures()
+    rows = [*figures(), *token_figures()]
     if "--json" in sys.argv:
         print(json.dumps(rows))
         return

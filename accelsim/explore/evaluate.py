@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.engine.many import simulate_batches
 from accelsim.engine.simulate import simulate
+from accelsim.explore import served
 from accelsim.explore.space import Space
 from accelsim.explore.store import Columns
 from accelsim.hardware.spec import load_hardware
@@ -108,6 +109,11 @@ def rows_of(group: Group, loaded: Loaded) -> Iterator[tuple[list[int], Columns]]
     device = loaded.device(settings["hardware"])
     named = device.name
     settings["hardware"] = device.replace(**changes) if changes else device
+    if served.is_served(settings):
+        row = {**served.summary_of(settings), "hardware": named}
+        row |= {n: v for n, v in group.settings.items() if n not in REQUEST and n not in row}
+        yield group.positions.tolist(), {name: [_plain(value)] for name, value in row.items()}
+        return
     settings["workload"] = loaded.workload(settings)
     batches = group.batches.tolist()
     tables = simulate_batches(batches=batches, **settings)

@@ -1,7 +1,8 @@
 """Spaces: the points that a study asks about, as axes, zipped axes and conditions.
 
 An axis is a name and its values. The name is an argument of `simulate` (``workload hardware batch precision
-stack context ...``) or the dotted path of a hardware parameter (``array.rows``, ``memory.bandwidth``), which
+stack context ...``), with ``rate_per_s`` or ``arrivals`` among them of `serve` (``batching requests slo
+prompt_tokens ...``), or the dotted path of a hardware parameter (``array.rows``, ``memory.bandwidth``), which
 then replaces the device's own. A space never holds its points: it counts in mixed radix.
 """
 
@@ -229,10 +230,14 @@ class Space:
 
     def _check_values(self) -> None:
         from accelsim.core.precision import plan
+        from accelsim.explore import served
         from accelsim.hardware.spec import load_hardware
         from accelsim.workload.load import workload_file
 
         known = _arguments()
+        if served.is_served(self.axes):
+            known = (*known, *served.arguments())
+            served.check(self.axes)
         parameters = {name for name in self.axes if "." in name}
         for name in self.axes:
             if name not in known and name not in parameters:

@@ -76,7 +76,9 @@ def sweep(
     yes : bool
         Run even if it is predicted to take more than a day.
     **settings
-        Further arguments of `simulate`, or hardware parameters by dotted path
+        Further arguments of `simulate`; with ``rate_per_s`` (Poisson arrivals, of language models with
+        ``prompt_tokens`` and ``output_tokens``) or ``arrivals`` the points are served, and these are the
+        arguments of `serve`, `batching` among them; or hardware parameters by dotted path
         (``**{"memory.bandwidth": ["1 TB/s", "2 TB/s"]}``); a list there is an axis too.
 
     Returns

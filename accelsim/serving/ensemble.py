@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,10 @@ class Ensemble:
     Parameters
     ----------
     *stages : Stage
+    name : str
+    max_inflight : int
+        Requests inside a stage at most, further ones wait in front of it in their order
+        (``max_inflight_requests`` of Triton); 0 is no cap.
 
     Raises
     ------
@@ -61,9 +66,11 @@ class Ensemble:
         No stages, two of one name, an unknown input, or a cycle.
     """
 
-    def __init__(self, *stages: Stage, name: str = "ensemble") -> None:
+    def __init__(self, *stages: Stage, name: str = "ensemble", max_inflight: int = 0) -> None:
         if not stages:
             raise RequestError("an ensemble needs at least one stage")
+        if max_inflight < 0:
+            raise RequestError(f"requests in flight must not be negative, got {max_inflight}")
         names = [s.name for s in stages]
         for s in stages:
             if names.count(s.name) > 1:
@@ -73,10 +80,11 @@ class Ensemble:
                     hint = did_you_mean(needed, names)
                     raise RequestError(f"stage '{s.name}' needs '{needed}', which is no stage", hint=hint)
         self.name = name
+        self.max_inflight = max_inflight
         self.stages = _in_order(stages)
 
     def __repr__(self) -> str:
-        return f"Ensemble({', '.join(map(repr, self.stages))})"
+        return f"Ensemble({', '.join(map(repr, self.stages))}, max_inflight={self.max_inflight})"
 
     @classmethod
     def from_config(cls, path: str | Path, models: Mapping[str, Any]) -> Ensemble:
@@ -122,7 +130,7 @@ class Ensemble:
                     raise ConfigError(f"no step makes the tensor '{tensor}'", whole.name)
             after = tuple(dict.fromkeys(maker[t] for t in step.inputs if t in maker))
             stages.append(Stage(label, models[step.model], parts[step.model].policy, after))
-        return cls(*stages, name=whole.name)
+        return cls(*stages, name=whole.name, max_inflight=whole.max_inflight)
 
 
 def _labels(names: Sequence[str]) -> list[str]:
@@ -168,8 +176,22 @@ def run(
     missing = [{s.name: set(s.after) for s in ensemble.stages} for _ in whole]
     open_stages = [len(ensemble.stages)] * len(whole)
     stations: dict[str, Station] = {}
+    inside = dict.fromkeys(sent, 0)
+    queued: dict[str, deque[int]] = {name: deque() for name in sent}
 
     def fire(name: str, index: int) -> None:
+        queued[name].append(index)
+        let_in(name)
+
+    def let_in(name: str) -> None:
+        """Those that wait in front of a stage enter it while there is room."""
+        while queued[name] and not 0 < ensemble.max_inflight <= inside[name]:
+            index = queued[name].popleft()
+            if whole[index].finish_ns < 0:
+                inside[name] += 1
+                submit(name, index)
+
+    def submit(name: str, index: int) -> None:
         first = whole[index]
         copy = Request(len(sent[name]), env.now, first.priority, first.timeout_ns, first.sequence)
         sent[name].append(copy)
@@ -179,6 +201,9 @@ def run(
     def answered(name: str, part: Request) -> None:
         index = owner[name][part.index]
         request = whole[index]
+        inside[name] -= 1
+        if queued[name]:  # by way of the clock: the stage is in the middle of an answer or a refusal
+            Moment(env, 0, ARRIVAL, partial(let_in, name))
         if part.status != COMPLETED:
             # A refused step ends the request; what other steps still do for it is lost.
             if request.finish_ns < 0:

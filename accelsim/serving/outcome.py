@@ -146,8 +146,8 @@ class ServeResult(Accessible):
         counted = np.bincount(log.status[self._skip :], minlength=4)
         total = max(1, int(counted.sum()))
         self.intervals["latency_mean_s"] = statistics.mean(self.latency_s)
-        for q in PERCENTILES:
-            self.intervals[_name(q)] = self.percentile(q)
+        for q, estimate in zip(PERCENTILES, statistics.percentiles(self.latency_s, PERCENTILES)):
+            self.intervals[_name(q)] = estimate
         sizes = np.concatenate([s.log.size for s in self.stations]) if self.stations else np.zeros(0)
         summary: dict[str, Any] = {
             **self.request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,13 +58,21 @@ def percentile(values: Floats, q: float) -> Estimate:
 
     A stretch must be long enough to have the percentile inside: at least ``10 / (1 - q)`` observations.
     """
+    return percentiles(values, (q,))[0]
+
+
+def percentiles(values: Floats, qs: Sequence[float]) -> list[Estimate]:
+    """Several percentiles at once, see `percentile`."""
     if not values.size:
-        return Estimate(math.nan, math.nan)
-    stretches = _stretches(values, math.ceil(10.0 / max(1e-9, 1.0 - q / 100.0)))
-    error = math.nan
-    if stretches is not None:
-        error = float(np.percentile(stretches, q, axis=1).std(ddof=1)) / math.sqrt(BATCHES)
-    return Estimate(float(np.percentile(values, q)), error)
+        return [Estimate(math.nan, math.nan)] * len(qs)
+    found = np.percentile(values, qs)
+    length = values.size // BATCHES
+    enough = [length >= max(2, math.ceil(10.0 / max(1e-9, 1.0 - q / 100.0))) for q in qs]
+    errors = np.full(len(qs), math.nan)
+    stretches = _stretches(values, 2)
+    if stretches is not None and any(enough):
+        errors = np.percentile(stretches, qs, axis=1).std(axis=1, ddof=1) / math.sqrt(BATCHES)
+    return [Estimate(float(v), float(e) if ok else math.nan) for v, e, ok in zip(found, errors, enough)]
 
 
 def _stretches(values: Floats, least: int) -> Floats | None:

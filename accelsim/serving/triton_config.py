@@ -100,6 +100,8 @@ class TritonModel:
         Tensors of the model.
     steps : tuple of EnsembleStep
         Of an ensemble; empty otherwise.
+    max_inflight : int
+        ``max_inflight_requests`` of an ensemble; 0 is no cap.
     parameters : mapping
         ``parameters``, as text.
     versions : str
@@ -113,6 +115,7 @@ class TritonModel:
     steps: tuple[EnsembleStep, ...] = ()
     parameters: dict[str, str] = field(default_factory=dict)
     versions: str = "latest 1"
+    max_inflight: int = 0
 
 
 def read(path: str | Path) -> TritonModel:
@@ -153,6 +156,7 @@ def _model(message: Message, folder: str) -> TritonModel:
         steps,
         _parameters(message),
         _versions(message),
+        _max_inflight(message),
     )
 
 
@@ -268,8 +272,6 @@ def _steps(message: Message) -> tuple[EnsembleStep, ...]:
     if schedule is None:
         return ()
     schedule.check({"step", "max_inflight_requests"}, "ensemble_scheduling")
-    if schedule.integer("max_inflight_requests"):
-        raise ConfigError("a cap on requests in flight has no policy here", schedule.where, "leave it at 0")
     steps = []
     for step in schedule.messages("step"):
         known = {"model_name", "model_version", "input_map", "output_map", "model_namespace"}
@@ -279,6 +281,14 @@ def _steps(message: Message) -> tuple[EnsembleStep, ...]:
     if not steps:
         raise ConfigError("an ensemble needs at least one step", schedule.where)
     return tuple(steps)
+
+
+def _max_inflight(message: Message) -> int:
+    schedule = message.message("ensemble_scheduling")
+    cap = 0 if schedule is None else schedule.integer("max_inflight_requests")
+    if schedule is not None and cap < 0:
+        raise ConfigError(f"max_inflight_requests must not be negative, got {cap}", schedule.where)
+    return cap
 
 
 def _parameters(message: Message) -> dict[str, str]:

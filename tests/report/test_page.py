@@ -150,7 +150,7 @@ def test_no_points_one_point_unknown_and_infeasible(study, tmp_path):
         read(unknown.report(tmp_path / "nan.html", objectives=["latency_s", "energy_per_item_j"]))
     ).text
     assert "No feasible point has both objectives" in seen
-    assert "has no cost" in seen
+    assert "kg CO2e embodied" in seen
     none = ax.Study(study.frame.iloc[:0], study.axes)
     assert "0 points" in Reader(read(none.report(tmp_path / "none.html"))).text
 

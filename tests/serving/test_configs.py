@@ -167,6 +167,15 @@ def test_an_ensemble_is_read_from_its_repository(tmp_path: Path) -> None:
     assert r.latency_s == pytest.approx(np.full(50, 0.006), abs=1e-9)
 
 
+def test_a_cap_on_requests_in_flight_is_read() -> None:
+    parts = {"a": from_text('name: "a" max_batch_size: 8 dynamic_batching { }')}
+    text = _ensemble(("a", "in", "out")).replace("scheduling {", "scheduling { max_inflight_requests: %d")
+    whole = ax.Ensemble.of(from_text(text % 3), parts, {"a": ax.LinearService(0.004)})
+    assert whole.max_inflight == 3
+    with pytest.raises(ConfigError, match="max_inflight_requests must not be negative"):
+        from_text(text % -1)
+
+
 def test_a_cycle_and_an_unknown_input_are_refused() -> None:
     parts = {n: from_text(f'name: "{n}" max_batch_size: 8 dynamic_batching {{ }}') for n in "ab"}
     laws = {n: ax.LinearService(0.004) for n in "ab"}

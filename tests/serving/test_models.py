@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import accelsim as ax
 from accelsim.serving.serve import curve
@@ -131,3 +133,30 @@ def test_tensorflow_models_share_threads_in_turn() -> None:
     assert (table["station"].to_numpy()[1:] != table["station"].to_numpy()[:-1]).all()
     with pytest.raises(ax.AccelsimError, match="share its threads"):
         ax.serve(laws, arrivals=everything, batching={"a": policy, "b": ax.TensorFlowServing(4, threads=2)})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 1000), st.sampled_from(["greedy", "triton", "static"]))
+def test_a_cap_keeps_requests_in_front_of_their_stage(cap: int, seed: int, kind: str) -> None:
+    """At most `cap` requests inside each stage, at any time; all are answered, in their order."""
+    batching = {"greedy": ax.Greedy(4), "triton": ax.Triton(4), "static": ax.StaticBatch(3)}[kind]
+    stages = [ax.Stage("a", ax.LinearService(0.002, 0.0002), batching)]
+    stages.append(ax.Stage("b", ax.LinearService(0.003, 0.0005), batching, ("a",)))
+    arrivals = ax.Poisson(900).generate(80, seed)
+    r = ax.serve(ax.Ensemble(*stages, max_inflight=cap), arrivals=arrivals)
+    assert (r.log.status == 1).all()
+    assert (np.diff(r.log.finish_ns) >= 0).all()
+    for station in r.stations:
+        assert station.log.size.max() <= cap
+        times = np.concatenate([station.log.arrival_ns, station.log.finish_ns])
+        order = np.lexsort((np.repeat([1, 0], len(arrivals)), times))
+        assert np.repeat([1, -1], len(arrivals))[order].cumsum().max() <= cap
+
+
+def test_a_cap_above_all_requests_changes_nothing() -> None:
+    stage = ax.Stage("a", ax.LinearService(0.002, 0.0002), ax.Triton(8, max_queue_delay_us=500))
+    free, capped = (
+        ax.serve(ax.Ensemble(stage, max_inflight=cap), arrivals=ax.Poisson(1500), requests=500)
+        for cap in (0, 500)
+    )
+    assert (free.log.finish_ns == capped.log.finish_ns).all()

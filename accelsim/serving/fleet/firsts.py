@@ -76,7 +76,8 @@ class TokenTimes:
             values = getattr(self, f"{name}_s")[skip:]
             values = values[~np.isnan(values)]
             intervals[f"{name}_mean_s"] = statistics.mean(values)
-            intervals |= {f"{name}_p{q}_s": statistics.percentile(values, q) for q in PERCENTILES}
+            held = statistics.percentiles(values, PERCENTILES)
+            intervals |= {f"{name}_p{q}_s": e for q, e in zip(PERCENTILES, held)}
         found: dict[str, Any] = {name: e.value for name, e in intervals.items()}
         found["prefix_hit_pct"] = 100.0 * self.hits / self.prompts if self.prompts else math.nan
         return found, intervals

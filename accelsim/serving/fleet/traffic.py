@@ -66,7 +66,7 @@ def read_traffic(document: Any, path: Path) -> dict[str, Any]:
         check_keys(slo, ("ttft_s", "tpot_s", "e2e_s"), f"{where}.slo")
         given["slo"] = {name: _number(value, float, f"{where}.slo.{name}") for name, value in slo.items()}
     if "arrivals" in given:
-        given["arrivals"] = _arrivals(given["arrivals"], f"{where}.arrivals", path.parent)
+        given["arrivals"] = arrivals_of(given["arrivals"], f"{where}.arrivals", path.parent)
     return given
 
 
@@ -76,7 +76,14 @@ def _number(value: Any, kind: type, where: str) -> Any:
     return kind(value)
 
 
-def _arrivals(entry: Any, where: str, folder: Path) -> Any:
+def arrivals_of(entry: Any, where: str, folder: Path = Path()) -> Any:
+    """Arrivals from what a file says of them; paths of traces start at the folder.
+
+    Raises
+    ------
+    ConfigError
+        A key or kind that is not known, a missing or wrong value.
+    """
     if isinstance(entry, list):
         streams = [_stream(part, f"{where}[{i}]", folder) for i, part in enumerate(listed(entry, where))]
         return call(lambda: Superposition(*streams), {}, where)
@@ -108,6 +115,6 @@ def _length(value: Any, where: str) -> Any:
 def _stream(entry: Any, where: str, folder: Path) -> Stream:
     given = dict(mapping(entry, where))
     if "arrivals" in given:
-        given["arrivals"] = _arrivals(given["arrivals"], f"{where}.arrivals", folder)
+        given["arrivals"] = arrivals_of(given["arrivals"], f"{where}.arrivals", folder)
     made: Stream = make(Stream, given, where)
     return made

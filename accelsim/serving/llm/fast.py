@@ -25,7 +25,7 @@ _FIRST = PREFILL_FIRST
 # Columns of the state of a request.
 PROMPT, OUTPUT, DONE, EMITTED, HELD, PROMISED, LAST, AWAY, SHARED, KEYS, FROM, HITS = range(12)
 # Entries of the counters.
-FREE, PROMISE, PREEMPTED, RUNNING, STACKED, NEXT, BEGUN, PLANNED, MOVED, BUDGET, IDLE = range(11)
+FREE, PROMISE, PREEMPTED, RUNNING, STACKED, NEXT, BEGUN, PLANNED, MOVED, BUDGET, IDLE, PIECE = range(12)
 # Columns of the prefix cache: users of a piece (-1: it is not there) and its place among the idle ones, a
 # ring through the last row, from the longest unused to the last used.
 USERS, OLDER, NEWER = range(3)
@@ -48,17 +48,18 @@ def _decoding(q: Any, r: int) -> bool:
 
 @njit(cache=True)
 def _take(q: Any, c: Any, p: Any, r: int, tokens: int, rules: Any) -> bool:
-    piece = rules.grain // rules.block
-    need = _blocks(q[r, DONE] + tokens, rules.block) - q[r, HELD] - q[r, SHARED] * piece
+    have = q[r, HELD] + q[r, SHARED] * c[PIECE]
+    if q[r, DONE] + tokens <= have * rules.block:
+        return True
+    need = _blocks(q[r, DONE] + tokens, rules.block) - have
     if need > c[FREE]:
         return False
-    if need > 0:
-        c[FREE] -= need
-        q[r, HELD] += need
-        while c[IDLE] * piece > c[FREE]:
-            oldest = p[len(p) - 1, NEWER]
-            _unlink(p, c, oldest)
-            p[oldest, USERS] = -1
+    c[FREE] -= need
+    q[r, HELD] += need
+    while c[IDLE] * c[PIECE] > c[FREE]:
+        oldest = p[len(p) - 1, NEWER]
+        _unlink(p, c, oldest)
+        p[oldest, USERS] = -1
     return True
 
 
@@ -91,12 +92,11 @@ def _leave(p: Any, c: Any, key: int) -> bool:
 
 
 @njit(cache=True)
-def _release(q: Any, c: Any, p: Any, keys: Any, r: int, rules: Any) -> None:
+def _release(q: Any, c: Any, p: Any, keys: Any, r: int) -> None:
     c[FREE] += q[r, HELD]
-    piece = rules.grain // rules.block
     for i in range(q[r, SHARED] - 1, -1, -1):
         if _leave(p, c, keys[q[r, FROM] + i]):
-            c[FREE] += piece
+            c[FREE] += c[PIECE]
     c[PROMISE] -= q[r, PROMISED]
     q[r, HELD] = 0
     q[r, SHARED] = 0
@@ -108,7 +108,7 @@ def _publish(q: Any, c: Any, p: Any, keys: Any, r: int, tokens: int, rules: Any)
     if q[r, SHARED] == q[r, KEYS]:
         return
     most = min(q[r, KEYS], tokens // rules.grain)
-    piece = rules.grain // rules.block
+    piece = c[PIECE]
     while q[r, SHARED] < most:
         key = keys[q[r, FROM] + q[r, SHARED]]
         if p[key, USERS] > 0:
@@ -131,7 +131,7 @@ def _found(q: Any, p: Any, keys: Any, r: int, rules: Any) -> int:
 
 @njit(cache=True)
 def _enter(q: Any, c: Any, p: Any, keys: Any, r: int, pieces: int, tokens: int, rules: Any) -> bool:
-    idle, piece = 0, rules.grain // rules.block
+    idle, piece = 0, c[PIECE]
     for i in range(pieces):
         idle += p[keys[q[r, FROM] + i], USERS] == 0
     need = _blocks(q[r, DONE] + pieces * rules.grain + tokens, rules.block) - pieces * piece
@@ -149,7 +149,7 @@ def _enter(q: Any, c: Any, p: Any, keys: Any, r: int, pieces: int, tokens: int, 
 def _preempt(q: Any, c: Any, p: Any, keys: Any, running: Any, stack: Any, rules: Any) -> int:
     c[RUNNING] -= 1
     victim = running[c[RUNNING]]
-    _release(q, c, p, keys, victim, rules)
+    _release(q, c, p, keys, victim)
     if rules.swap and q[victim, EMITTED] > 0:
         q[victim, AWAY] = 1
         c[MOVED] += q[victim, DONE]
@@ -277,8 +277,8 @@ def _serve(
     running = np.empty(rules.max_seqs + 1, dtype=np.int64)
     stack = np.empty(n + 1 if n < rules.max_seqs else rules.max_seqs + 1, dtype=np.int64)
     work = np.empty((rules.max_seqs + 1, 2), dtype=np.int64)
-    c = np.zeros(11, dtype=np.int64)
-    c[FREE] = rules.blocks
+    c = np.zeros(12, dtype=np.int64)
+    c[FREE], c[PIECE] = rules.blocks, rules.grain // rules.block
     clock, position = 0, 0
     steps, busy, out, peak = 0, 0, 0, 0
     kv_ns, energy = 0.0, 0.0
@@ -363,7 +363,7 @@ def _serve(
                 first[r] = clock
             if q[r, EMITTED] >= q[r, OUTPUT]:
                 finish[r] = clock
-                _release(q, c, p, keys, r, rules)
+                _release(q, c, p, keys, r)
                 ended = True
                 if users > 0 and known < n:
                     at = clock + think[known]

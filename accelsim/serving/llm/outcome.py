@@ -175,7 +175,7 @@ class TokenServeResult:
             values = getattr(self, f"{name}_s")
             for label, estimate in (
                 ("mean", statistics.mean(values)),
-                *((f"p{q}", statistics.percentile(values, q)) for q in PERCENTILES),
+                *zip((f"p{q}" for q in PERCENTILES), statistics.percentiles(values, PERCENTILES)),
             ):
                 self.intervals[f"{name}_{label}_s"] = estimate
                 summary[f"{name}_{label}_s"] = estimate.value

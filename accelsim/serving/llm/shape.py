@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,12 @@ def shape_of(source: Any) -> ModelShape:
     if isinstance(source, ModelShape):
         return source
     path = workload_file(source)
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed_ns: int) -> ModelShape:
+    """The shape of a file as it was at a time."""
     if path.suffix == ".json":
         return _from_fields(read_fields(path), path.stem.removesuffix("_config"))
     parameters = _huggingface(read_yaml(path), path)
