@@ -15,7 +15,7 @@ import numpy as np
 
 import accelsim as ax
 from accelsim.architectures.base import Options
-from accelsim.architectures.fpga import ARCHITECTURE, design, folding
+from accelsim.architectures.fpga import ARCHITECTURE, design, fifo, folding
 from accelsim.architectures.fpga.resources import Budget
 from accelsim.core.precision import plan
 from accelsim.techniques.precision import with_precision
@@ -41,7 +41,15 @@ def cold_search_s(workload: str, device: str) -> float:
     board = ax.load_hardware(device)
 
     def search() -> None:
-        for cache in (design._candidates, design._simulated, design._built, folding._table, folding._space):
+        for cache in (
+            design._candidates,
+            design._simulated,
+            design._built,
+            folding.plans,
+            folding._table,
+            folding._space,
+            fifo._depths,
+        ):
             cache.cache_clear()
         ARCHITECTURE.lower(graph, board, Options())
 

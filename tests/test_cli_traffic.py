@@ -80,3 +80,25 @@ def test_pictures_traces_and_pages_are_files(tmp_path):
     assert "&lt;script&gt;x" in page.read_text()
     with pytest.raises(AccelsimError, match="none"):
         run("report", str(store), "-o", str(tmp_path / "none" / "s.html"))
+
+
+def test_a_fleet_is_served_from_its_file(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text(
+        "pools: {pool: {replicas: [{model: {linear: {fixed_s: 0.01, per_item_s: 0.0}}, batching: none}]}}\n"
+        "traffic: {arrivals: {deterministic: {rate_per_s: 50}}, requests: 500}\n"
+    )
+    rows = json.loads(run("serve", "--fleet", str(file), "--json"))
+    assert rows[0]["latency_mean_s"] == pytest.approx(0.01)  # half the load, evenly spaced: no queue
+    rows = json.loads(run("serve", "--fleet", str(file), "--rate", "80", "--json"))
+    assert rows[0]["latency_mean_s"] > 0.02  # M/D/1 at 0.8: 10 ms + 20 ms
+    with pytest.raises(AccelsimError, match="brings its own"):
+        run("serve", "resnet50", "--fleet", str(file))
+
+
+def test_a_language_model_is_served_token_by_token():
+    base = ("serve", "llama-3.1-8b", "-d", "h100-sxm", "--server", "vllm", "--requests", "60", "--json")
+    near, far = json.loads(run(*base, "--rate", "2", "--rate", "20"))
+    assert near["tpot_p50_s"] < far["tpot_p50_s"]
+    split = json.loads(run(*base, "--rate", "2", "--prefill", "1", "--decode", "1"))[0]
+    assert split["status"] == "ok"

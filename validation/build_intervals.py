@@ -3,6 +3,8 @@
 python validation/build_intervals.py                      # needs the extra 'validation'
 python validation/build_intervals.py --deepbench PATH     # V100 as well
 python validation/build_intervals.py --scores PATH.csv    # and score the bands on test rows
+
+Devices that are left out are scored with bands that know nothing of their family.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     start = time.monotonic()
     training = bands.gathered(False, options.rows, options.deepbench)
-    table, strange = bands.table(training)
+    table = bands.table(training)
     sets = "aiconfigurator-core 0.12.0" + (" and DeepBench" if options.deepbench else "")
     today = date.today().isoformat()
     head = (
@@ -40,7 +42,7 @@ def main() -> None:
     sys.stdout.write(f"{options.out}: {len(table)} rows in {time.monotonic() - start:.0f} s\n")
     if options.scores is not None:
         test = bands.gathered(True, options.rows, options.deepbench)
-        scored = bands.scores(test, training, strange)
+        scored = bands.scores(test, training)
         write_whole(options.scores, scored.to_csv(index=False, float_format="%.4g"))
         sys.stdout.write(scored.to_string(index=False, float_format="%.1f") + "\n")
 

@@ -52,7 +52,7 @@ RULES["attention"] = "heads|kv_heads|head_dim|window"
 LOADERS = {
     "product": (aiconfigurator.truth_gemm,),
     "formats": (aiconfigurator.gemm,),
-    "attention": (aiconfigurator.attention_prefill, aiconfigurator.attention_decode),
+    "attention": (aiconfigurator.attention_prefill, aiconfigurator.attention_decode, aiconfigurator.mla),
     "moe": (aiconfigurator.moe,),
 }
 

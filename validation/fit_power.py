@@ -2,6 +2,7 @@
 
 python validation/fit_power.py              # needs the extra 'validation'
 python validation/fit_power.py --inner      # fit on four fifths of the training groups, score the fifth
+python validation/fit_power.py --sensor     # constants of the sensor, for accelsim/validate/power.py
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import sys
 from datetime import date
 
-from accelsim.calibration.power import Fitted, fit_power, predict_power
+from accelsim.calibration.power import Fitted, fit_power, fit_sensor, predict_power
 from accelsim.calibration.splits import held_out
 from accelsim.hardware.spec import load_hardware
 from accelsim.validate import power
@@ -19,20 +20,27 @@ from accelsim.validate import power
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--inner", action="store_true", help="score on an inner fold of the training rows")
-    inner = parser.parse_args().inner
+    parser.add_argument("--sensor", action="store_true", help="fit what the driver reads of short kernels")
+    inner, sensor = (getattr(parser.parse_args(), name) for name in ("inner", "sensor"))
     frame = power.rows()
+    if sensor:
+        frame = frame[~held_out(frame)].reset_index(drop=True)
+        predicted = predict_power(frame, load_hardware(power.DEVICE), power.STACK)
+        for op, found in fit_sensor(frame.assign(predicted_w=predicted)).items():
+            sys.stdout.write(f"{op}: {found}\n")
+        return
     frame = frame[~held_out(frame) & (frame["quality"] == "steady").to_numpy()].reset_index(drop=True)
     device = load_hardware(power.DEVICE)
     fold = held_out(frame, salt="power ")
     training = frame[~fold].reset_index(drop=True) if inner else frame
-    found = fit_power(training, device, power.STACK)
-    sys.stdout.write(yaml_of(found))
+    fitted = fit_power(training, device, power.STACK)
+    sys.stdout.write(yaml_of(fitted))
     if inner:
-        models = {f.family: f.model for f in found}
+        models = {f.family: f.model for f in fitted}
         kernels = device.kernels.model_copy(update={"power": {**device.kernels.power, **models}})
-        fitted = device.model_copy(update={"kernels": kernels, "hash": device.hash + " refitted"})
+        refitted = device.model_copy(update={"kernels": kernels, "hash": device.hash + " refitted"})
         rest = frame[fold].reset_index(drop=True)
-        rest = rest.assign(predicted_w=predict_power(rest, fitted, power.STACK))
+        rest = rest.assign(predicted_w=predict_power(rest, refitted, power.STACK))
         sys.stdout.write(power.errors(rest, ["op", "precision"]).to_string(index=False) + "\n")
 
 

@@ -94,6 +94,10 @@ COLUMNS: Mapping[str, Column] = MappingProxyType(
         "seq_kv": Column("tokens", "keys of each sequence, the new tokens included"),
         "causal": Column("", "a token sees only itself and the tokens before it", "flag"),
         "window": Column("tokens", "keys that a token sees at the most, itself included; 0: all", "count"),
+        "value_dim": Column("elements", "width of the values of one head, where it is not that of the keys"),
+        "latent": Column("elements", "width of the compressed keys and values that all heads share"),
+        "rope": Column("elements", "width of the rotated part of the keys that all heads share", "count"),
+        "absorbed": Column("", "keys and values are the latents, not expanded from them", "flag"),
         "tokens": Column("tokens", "tokens that are routed, those of all ranks together"),
         "hidden": Column("elements", "width of a token, or units of a recurrent layer"),
         "intermediate": Column("elements", "width inside one expert, before it is split over ranks"),
@@ -103,6 +107,7 @@ COLUMNS: Mapping[str, Column] = MappingProxyType(
         "expert_ranks": Column("devices", "devices that share the experts"),
         "gated": Column("", "three matrices per expert (gate, up, down) instead of two", "flag"),
         "skew": Column("", "exponent of the power law of expert loads; 0: balanced", "number"),
+        "local": Column("", "a token that visits the rank makes all its choices there", "flag"),
         "rows": Column("rows", "rows; for an embedding, rows that are looked up"),
         "cols": Column("elements", "elements of a row"),
         "inputs": Column("tensors", "tensors that are read"),
@@ -114,6 +119,7 @@ COLUMNS: Mapping[str, Column] = MappingProxyType(
 )  # fmt: skip
 
 _MATRIX = {"scale_block": 0.0}
+_LATENT = {"latent": 512.0, "rope": 64.0}
 _ROWS = OpSchema("", ("rows", "cols"), {"inputs": 1.0})
 _LINK = OpSchema("", ("bytes", "ranks"))
 _RECURRENT = OpSchema("", ("hidden", "steps"), {"batch": 1.0, "input": "hidden"})
@@ -142,10 +148,35 @@ OPS: Mapping[str, OpSchema] = MappingProxyType(
             ("heads", "head_dim", "seq_kv"),
             {"batch": 1.0, "kv_heads": "heads", "seq_q": 1.0, "causal": 1.0, "window": 0.0},
         ),
+        "mla_prefill": OpSchema(
+            "latent attention of many new tokens",
+            ("heads", "seq_q"),
+            {
+                "batch": 1.0,
+                "seq_kv": "seq_q",
+                "head_dim": 192.0,
+                "value_dim": 128.0,
+                "causal": 1.0,
+                "absorbed": 0.0,
+                **_LATENT,
+            },
+        ),
+        "mla_decode": OpSchema(
+            "latent attention of a few new tokens to a cache, absorbed",
+            ("heads", "seq_kv"),
+            {"batch": 1.0, "seq_q": 1.0, "causal": 1.0} | _LATENT,
+        ),
         "moe": OpSchema(
             "the experts of a layer on one rank: dispatch, products, weighted sum; without the router",
             ("tokens", "hidden", "intermediate", "experts", "topk"),
-            {"tensor_ranks": 1.0, "expert_ranks": 1.0, "gated": 1.0, "skew": 0.0, "scale_block": 0.0},
+            {
+                "tensor_ranks": 1.0,
+                "expert_ranks": 1.0,
+                "gated": 1.0,
+                "skew": 0.0,
+                "local": 0.0,
+                "scale_block": 0.0,
+            },
         ),
         "softmax": _as(_ROWS, "softmax of each row"),
         "layernorm": _as(_ROWS, "layer normalisation of each row; two inputs: of a sum"),
@@ -325,6 +356,9 @@ def _contradictions(op: str, s: dict[str, Array]) -> list[tuple[str, str, npt.ND
                 (s["causal"] == 1) & (s["seq_kv"] < s["seq_q"]),
             ),
         ]
+    if op in ("mla_prefill", "mla_decode"):
+        future = (s["causal"] == 1) & (s["seq_kv"] < s["seq_q"])
+        return [("seq_kv", "below seq_q under a causal mask", future)]
     if op == "moe":
         return [
             ("topk", "above experts", s["topk"] > s["experts"]),

@@ -72,7 +72,8 @@ def visible_pairs(s: Mapping[str, Array]) -> Array:
     without one), the last ``window`` of these when there is a window.
     """
     q, kv = s["seq_q"], s["seq_kv"]
-    limit = np.where(s["window"] > 0, np.minimum(s["window"], kv), kv)
+    window = s.get("window", np.zeros_like(q))
+    limit = np.where(window > 0, np.minimum(window, kv), kv)
     first = kv - q + 1.0  # keys that the first query sees
     rising = np.clip(
         limit - first + 1.0, 0.0, q
@@ -98,6 +99,8 @@ def op_work(op: str, s: Mapping[str, Array], f: PrecisionPlan) -> tuple[Any, Any
         return _conv2d(s, weight, activation, out)
     if op.startswith("attention"):
         return _attention(s, activation, kv, out)
+    if op.startswith("mla"):
+        return _latent_attention(op, s, activation, kv, out)
     if op == "moe":
         return _moe(s, weight, activation, out)
     if op in _GATES:
@@ -149,12 +152,35 @@ def _attention(
     return 4.0 * width * s["heads"] * pairs, traffic, 0.0
 
 
+def _latent_attention(
+    op: str, s: Mapping[str, Array], activation: float, kv: float, out: float
+) -> tuple[Array, Array, float]:
+    """Expanded keys and values are those of one head; the absorbed form attends to the cached latents, which
+    are keys and values of all heads at once (DeepSeek-V2, arXiv:2405.04434).
+    """
+    score, value = s["latent"] + s["rope"], s["latent"]
+    cache = s["batch"] * s["seq_kv"] * score * kv
+    if op == "mla_prefill":
+        expanded = s["absorbed"] == 0.0
+        score = np.where(expanded, s["head_dim"], score)
+        value = np.where(expanded, s["value_dim"], value)
+        own = s["batch"] * s["seq_kv"] * s["heads"] * (score + value) * activation
+        cache = np.where(expanded, own, cache)
+    rows = s["batch"] * s["heads"]
+    traffic = rows * s["seq_q"] * (score * activation + value * out) + cache
+    return 2.0 * rows * visible_pairs(s) * (score + value), traffic, 0.0
+
+
 def _moe(s: Mapping[str, Array], weight: float, activation: float, out: float) -> tuple[Array, Array, float]:
     rows = s["tokens"] * s["topk"] / s["expert_ranks"]
+    visits = np.minimum(s["tokens"], rows)
+    mine = s["experts"] / s["expert_ranks"]
+    rows = np.where(s["local"] > 0.0, visits * s["topk"], rows)
     matrices = np.where(s["gated"] == 1.0, 3.0, 2.0) * s["hidden"] * s["intermediate"] / s["tensor_ranks"]
     read = expected_experts(s["tokens"], s["experts"], s["topk"]) / s["expert_ranks"]
-    tokens = np.minimum(s["tokens"], rows)
-    return 2.0 * rows * matrices, read * matrices * weight + tokens * s["hidden"] * (activation + out), 0.0
+    own = expected_experts(visits, mine, np.minimum(s["topk"], mine))
+    read = np.where(s["local"] > 0.0, own, read)
+    return 2.0 * rows * matrices, read * matrices * weight + visits * s["hidden"] * (activation + out), 0.0
 
 
 def _collective(op: str, s: Mapping[str, Array]) -> tuple[float, Array, Array]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.base import STALLS
+from accelsim.architectures.base import BOUNDS, STALLS
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import Precision, PrecisionPlan
 from accelsim.workload.builders.layers import GraphBuilder
@@ -89,6 +89,8 @@ def predict_by_graph(
         stalls[i] += [cost.stalls_s.get(name, 0.0) for name in STALLS]
     at = position.reshape(-1)
     known = all(cost.stalls_s for cost in costs)
+    if known:
+        bound = np.array(BOUNDS, dtype=object)[np.argmax(stalls, axis=1)]
     return OpTable(latency[at], dram[at], energy[at], bound[at], stalls[at] if known else None)
 
 
@@ -148,6 +150,25 @@ def _attention(b: _Builder, r: Row) -> None:
         for part in "kv"
     )
     b.attention(q, k, v, causal=bool(r["causal"]), window=r["window"] or None)
+
+
+def _mla_prefill(b: _Builder, r: Row) -> None:
+    if r["absorbed"]:
+        _mla_decode(b, r)
+        return
+    q = b.array("q", r["batch"], r["heads"], r["seq_q"], r["head_dim"])
+    k = b.array("k", r["batch"], r["heads"], r["seq_kv"], r["head_dim"])
+    v = b.array("v", r["batch"], r["heads"], r["seq_kv"], r["value_dim"])
+    b.attention(q, k, v, causal=bool(r["causal"]))
+
+
+def _mla_decode(b: _Builder, r: Row) -> None:
+    width = r["latent"] + r["rope"]
+    q = b.array("q", r["batch"], r["heads"], r["seq_q"], width)
+    cache = b.array("cache", r["batch"], r["seq_kv"], width, fmt=b.formats.kv, role="kv")
+    shape = (*q.shape[:3], r["latent"])
+    causal = bool(r["causal"])
+    b.op("mla_attention", [q, cache], shape, latent=r["latent"], rope=r["rope"], causal=causal)
 
 
 def _moe(b: _Builder, r: Row) -> None:
@@ -219,6 +240,8 @@ _BUILD: dict[str, Any] = {
     "conv2d": _conv2d,
     "attention_prefill": _attention,
     "attention_decode": _attention,
+    "mla_prefill": _mla_prefill,
+    "mla_decode": _mla_decode,
     "moe": _moe,
     "softmax": _rowwise("softmax"),
     "layernorm": _rowwise("layernorm"),

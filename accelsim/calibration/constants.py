@@ -34,13 +34,18 @@ CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "pad_rows": (16.0, 32.0, 64.0, 128.0),
         "largest_tile": (64.0, 128.0, 256.0),
         "splits": (0.0, 1.0),
+        "least_rows": (0.0, 64.0, 128.0),
+        "least_columns": (0.0, 64.0, 128.0),
+        "split_work": (0.0, 2.0**20, 2.0**21, 2.0**22),
     }
 )
 """Fields that are choices of a library rather than quantities, and the values that libraries have."""
 
 _SPLITTING = frozenset({"split_fill", "split_keys", "most_splits", "history"})
 
-STARTS: Mapping[str, float] = MappingProxyType({"repack_s": 3e-6, "ungated_s": 5e-6, "sort_s": 5e-6})
+STARTS: Mapping[str, float] = MappingProxyType(
+    {"repack_s": 3e-6, "power_lag_s": 5e-4, "ungated_s": 5e-6, "sort_s": 5e-6}
+)
 """Quantities that are zero where a library does without, and where a search for them starts."""
 
 _TRIAL = count()

@@ -65,6 +65,51 @@ def predict_power(frame: pd.DataFrame, device: Any, stack: str) -> Array:
     return out
 
 
+@dataclass(frozen=True)
+class Sensor:
+    """What a driver's reading holds of a kernel that has not run for long, by operator.
+
+    A reading averages over some time. Benchmarks repeat a kernel a fixed number of times, so the share of
+    that time in which it ran grows with its duration t: reading = before + (power − before)(1 − exp(−t / τ)).
+
+    Attributes
+    ----------
+    before_w : float
+        Power that was read before the kernel ran: of the kernels before it and of pauses [W].
+    settling_s : float
+        τ, in durations of one kernel [s].
+    """
+
+    before_w: float
+    settling_s: float
+
+    def reading_w(self, power_w: Array, taken_s: Array) -> Array:
+        """What is read of kernels that draw `power_w` for `taken_s` [W]."""
+        followed = 1.0 - np.exp(-np.asarray(taken_s) / self.settling_s)
+        return self.before_w + (np.asarray(power_w) - self.before_w) * followed
+
+
+def fit_sensor(frame: pd.DataFrame) -> dict[str, Sensor]:
+    """Fit `Sensor` for each operator of a table with ``op``, ``latency_s``, ``power_w`` and ``predicted_w``.
+
+    The loss is that of `fit_power`; the power itself stays as predicted.
+    """
+    found = {}
+    for op, part in frame.groupby("op", sort=True):
+        taken, true, read = (part[n].to_numpy(float) for n in ("latency_s", "predicted_w", "power_w"))
+
+        def loss(logs: Array, true: Array = true, taken: Array = taken, read: Array = read) -> float:
+            before, settling = np.exp(logs)
+            told = Sensor(before, settling).reading_w(true, taken)
+            return float(np.mean(np.abs(np.log(told / read))))
+
+        start = np.log((np.median(read), 50e-6))
+        point, _ = min((_nelder_mead(loss, start + shift) for shift in (0.0, 1.0)), key=lambda pair: pair[1])
+        before, settling = np.exp(point)
+        found[str(op)] = Sensor(float(before), float(settling))
+    return found
+
+
 def fit_power(frame: pd.DataFrame, device: Any, stack: str) -> list[Fitted]:
     """Fit ``kernels.power`` of a device.
 

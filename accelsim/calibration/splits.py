@@ -42,6 +42,9 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], int]] = MappingProxyType(
         "conv2d": (_LAYER, 2),
         "attention_prefill": (_HEADS, 5),
         "attention_decode": (_HEADS, 5),
+        # There are eight numbers of heads, so a sequence's batch is part of its group.
+        "mla_prefill": (("heads", "batch"), 5),
+        "mla_decode": (("heads", "batch"), 5),
         "moe": (("hidden", "intermediate", "experts", "topk"), 5),
         "softmax": (_ROWS, 5),
         "layernorm": (_ROWS, 5),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,14 @@ def run(
     folding: Annotated[
         Path | None, typer.Option(help="FINN folding JSON or hls4ml configuration of an FPGA pipeline.")
     ] = None,
+    code: Annotated[
+        str | None, typer.Option(help="How values become spikes: rate, ttfs or sigma_delta.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Time steps of a spiking inference.")] = None,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(help="Spikes per neuron and step, or LAYER=RATE; repeat for several layers."),
+    ] = None,
     dim: Dims = None,
     ops: Annotated[bool, typer.Option("--ops", help="Show every kernel.")] = False,
     save: Annotated[Path | None, typer.Option(help="Save the result of a single run as JSON.")] = None,
@@ -56,6 +64,7 @@ def run(
     check_precisions(names, precisions)
     split = {k: v for k, v in (("tensor", tensor), ("pipeline", pipeline)) if v is not None} or None
     sizes = dims(dim)
+    coding = _coding(code, steps, rate)
     outcomes = [
         simulate(
             workload,
@@ -69,6 +78,7 @@ def run(
             context=context,
             fidelity=fidelity,
             folding=folding,
+            coding=coding,
             dims=sizes,
         )
         for device in names
@@ -93,6 +103,26 @@ def run(
         for outcome in outcomes:
             if outcome.feasible:
                 typer.echo("\n" + tables.kernels(outcome))  # type: ignore[arg-type]
+
+
+def _coding(code: str | None, steps: int | None, rate: list[str] | None) -> dict[str, Any] | None:
+    """What was said about spikes; nothing leaves the device's own coding."""
+    rates: float | dict[str, float] | None = None
+    if rate:
+        layers = dict(_rate(text) for text in rate)
+        if "" in layers and len(layers) > 1:
+            raise RequestError("give one --rate for all layers, or LAYER=RATE for each")
+        rates = layers.get("", layers)
+    given = {"code": code, "steps": steps, "rates": rates}
+    return {name: value for name, value in given.items() if value is not None} or None
+
+
+def _rate(text: str) -> tuple[str, float]:
+    layer, _, value = text.rpartition("=")
+    try:
+        return layer, float(value)
+    except ValueError:
+        raise RequestError(f"--rate '{text}' is not a rate or LAYER=RATE", hint="such as conv1=0.2") from None
 
 
 @app.command()

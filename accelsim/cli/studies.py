@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from accelsim.cli.common import Json, axis, check_precisions, counts, emit
-from accelsim.core.errors import ConfigError, RequestError
+from accelsim.core.errors import ConfigError, MissingExtraError, RequestError
 from accelsim.core.frames import records
 from accelsim.explore.study import Study
 from accelsim.report import tables
@@ -25,6 +27,8 @@ Batch = Annotated[list[str] | None, typer.Option("--batch", "-b", help="Batch; r
 Precision = Annotated[list[str] | None, typer.Option("--precision", "-p", help="Format; repeat for several.")]
 Kept = Annotated[Path | None, typer.Option("--store", help="SQLite file that keeps every row and resumes.")]
 Csv = Annotated[Path | None, typer.Option(help="Write the table as CSV.")]
+Parquet = Annotated[Path | None, typer.Option(help="Write the table as Parquet.")]
+Latex = Annotated[Path | None, typer.Option(help="Write a LaTeX table, booktabs and siunitx.")]
 
 
 @app.command()
@@ -43,6 +47,8 @@ def sweep(
         bool, typer.Option("--dry-run", help="Only count the points and predict the time.")
     ] = False,
     csv: Csv = None,
+    parquet: Parquet = None,
+    latex: Latex = None,
     as_json: Json = False,
 ) -> None:
     """Simulate every point of a study, or every combination of the lists given."""
@@ -50,8 +56,8 @@ def sweep(
     from accelsim.explore.space import Space
     from accelsim.explore.sweep import predicted_s, run
 
-    if csv is not None and csv.is_dir():
-        raise ConfigError("this is a folder, expected a file", str(csv))
+    files = {"csv": csv, "parquet": parquet, "latex": latex}
+    _writable(files)
     document = read_study(study) if study is not None else None
     if document is None:
         space = Space(_axes(workload, hardware, batch, precision), where=where or ())
@@ -68,7 +74,14 @@ def sweep(
     held = _store(store)
     if document is not None and held is not None:
         held.describe(document.title, document.text)
-    _show(run(space, store=held, jobs=jobs, cluster=cluster, yes=yes), csv, as_json)
+    done = run(space, store=held, jobs=jobs, cluster=cluster, yes=yes)
+    _write(done, files)
+    if as_json:
+        emit([tables.completed(row) for row in done.rows])
+        return
+    typer.echo(tables.outcomes(list(done.rows[:SHOWN])))
+    if len(done) > SHOWN:
+        typer.echo(f"{done!r}; the first {SHOWN} are shown, --csv writes all")
 
 
 @app.command()
@@ -89,6 +102,8 @@ def search(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same study.")] = None,
     store: Kept = None,
     csv: Csv = None,
+    parquet: Parquet = None,
+    latex: Latex = None,
     as_json: Json = False,
 ) -> None:
     """Look for the best points of a space that is too large to sweep."""
@@ -115,9 +130,10 @@ def search(
         raise RequestError(
             "a search needs an objective", hint="-o latency_s, or 'search: objective:' in the study"
         )
+    files = {"csv": csv, "parquet": parquet, "latex": latex}
+    _writable(files)
     found = run(space, store=_store(store), **settings)
-    if csv is not None:
-        _write(found, csv)
+    _write(found, files)
     rows = records(found.front)
     if as_json:
         emit([tables.completed(row) for row in rows])
@@ -176,18 +192,25 @@ def _store(path: Path | None) -> Any:
     return None if path is None else Store(path)
 
 
-def _write(study: Study, csv: Path) -> None:
-    from accelsim.core.files import write_whole
+def _writable(files: Mapping[str, Path | None]) -> None:
+    """Refuse what cannot be written before the work starts, not after it."""
+    for path in files.values():
+        if path is not None and path.is_dir():
+            raise ConfigError("this is a folder, expected a file", str(path))
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError("the folder does not exist", str(path.parent))
+    if files["parquet"] is not None and find_spec("pyarrow") is None:
+        raise MissingExtraError("pyarrow", "validation", "writing Parquet")
 
-    write_whole(csv, study.frame.to_csv(index=False))
 
+def _write(study: Study, files: Mapping[str, Path | None]) -> None:
+    from accelsim.report import export, latex
 
-def _show(study: Study, csv: Path | None, as_json: bool) -> None:
-    if csv is not None:
-        _write(study, csv)
-    if as_json:
-        emit([tables.completed(row) for row in study.rows])
-        return
-    typer.echo(tables.outcomes(list(study.rows[:SHOWN])))
-    if len(study) > SHOWN:
-        typer.echo(f"{study!r}; the first {SHOWN} are shown, --csv writes all")
+    writers: dict[str, Callable[..., Path]] = {
+        "csv": export.csv,
+        "parquet": export.parquet,
+        "latex": latex.study_table,
+    }
+    for kind, path in files.items():
+        if path is not None:
+            writers[kind](study, path)

@@ -16,25 +16,41 @@ from accelsim.report import tables
 app = typer.Typer()
 
 SERVERS = ("triton", "torchserve", "tfserving", "none")
-SHOWN = ("status", "latency_mean_s", "latency_p50_s", "latency_p99_s", "throughput_per_s", "mean_batch")
+TOKEN_SERVERS = ("vllm", "sglang", "trtllm")
+SHOWN = (
+    *("status", "latency_mean_s", "latency_p50_s", "latency_p99_s", "throughput_per_s", "mean_batch"),
+    *("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "output_tokens_per_s", "goodput_per_s"),
+)
 SIZED = ("hardware", "precision", "batching", "status", "reason", "replicas", "usd_per_hour", "headroom_pct")
 
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="Workload name or file.")],
-    hardware: Annotated[str, typer.Option("--hardware", "-d", help="Device name or file.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Workload name or file; a fleet's file brings its own.")
+    ] = None,
+    hardware: Annotated[str | None, typer.Option("--hardware", "-d", help="Device name or file.")] = None,
     rate: Annotated[list[float] | None, typer.Option("--rate", help="Poisson arrivals per second.")] = None,
     trace: Annotated[Path | None, typer.Option(help="A trace of arrivals instead.")] = None,
-    server: Annotated[str, typer.Option(help="triton, torchserve, tfserving or none.")] = "triton",
-    max_batch: Annotated[int, typer.Option(help="Largest batch.")] = 8,
+    fleet: Annotated[Path | None, typer.Option(help="A fleet with its pools and faults, .yaml.")] = None,
+    server: Annotated[
+        str, typer.Option(help="triton, torchserve, tfserving or none; vllm, sglang or trtllm, by token.")
+    ] = "triton",
+    max_batch: Annotated[int | None, typer.Option(help="Largest batch, or sequences at once.")] = None,
     delay_us: Annotated[int, typer.Option(help="How long a batch waits to fill [us].")] = 0,
     instances: Annotated[int, typer.Option(help="Instances of the model.")] = 1,
     config: Annotated[
         Path | None, typer.Option(help="The server's own file instead: config.pbtxt, .properties or .txt.")
     ] = None,
     precision: Annotated[str | None, typer.Option("--precision", "-p", help="Number format.")] = None,
-    requests: Annotated[int | None, typer.Option(help="How many; 100,000 by default.")] = None,
+    prompt: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 512,
+    output: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
+    tensor: Annotated[int | None, typer.Option(help="Tensor-parallel degree.")] = None,
+    prefill: Annotated[int | None, typer.Option(help="Engines for prompts only; with --decode.")] = None,
+    decode: Annotated[int | None, typer.Option(help="Engines for tokens only; with --prefill.")] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="How many; 100,000 by default, 1,000 by token.")
+    ] = None,
     slo_ms: Annotated[float | None, typer.Option(help="Latency objective for the goodput [ms].")] = None,
     warmup: Annotated[float, typer.Option(help="Share of requests that statistics leave out.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 0,
@@ -42,27 +58,28 @@ def serve(
 ) -> None:
     """What requests meet behind a server: latency percentiles, goodput, batches."""
     from accelsim.serving.arrivals import Poisson
-    from accelsim.serving.serve import serve as served
-    from accelsim.serving.service import DeviceService
     from accelsim.serving.traces import Trace
 
-    if bool(rate) == (trace is not None):
+    if fleet is None and bool(rate) == (trace is not None):
         raise RequestError("give --rate or --trace", hint="--rate 800; repeat it for a curve")
-    policy = _policy(server, max_batch, delay_us, instances, config)
-    law = DeviceService.of(model, hardware, max_batch=policy.max_batch, precision=precision)
-    arrivals: list[Any] = [Trace(trace)] if trace is not None else [Poisson(r) for r in rate or []]
-    outcomes = [
-        served(
-            law,
-            arrivals=coming,
-            batching=policy,
-            requests=requests,
-            seed=seed,
-            warmup=warmup,
-            slo_s=None if slo_ms is None else slo_ms / 1e3,
-        )
-        for coming in arrivals
-    ]
+    lengths = {"prompt_tokens": prompt, "output_tokens": output} if server in TOKEN_SERVERS else {}
+    arrivals: list[Any] = [Trace(trace)] if trace is not None else [Poisson(r, **lengths) for r in rate or []]
+    shared = {"requests": requests, "seed": seed, "warmup": warmup}
+    slo_s = None if slo_ms is None else slo_ms / 1e3
+    if fleet is not None:
+        if model is not None or hardware is not None:
+            raise RequestError("a fleet's file brings its own models and devices", hint="change them there")
+        outcomes = _fleet(fleet, arrivals, {**shared, "slo_s": slo_s})
+    elif model is None or hardware is None:
+        raise RequestError("give a model and --hardware, or --fleet")
+    elif server in TOKEN_SERVERS:
+        slo = None if slo_s is None else {"e2e_s": slo_s}
+        split = None if tensor is None else {"tensor": tensor}
+        options = {"slo": slo, "parallel": split, "prefill": prefill, "decode": decode, **shared}
+        outcomes = _tokens(model, hardware, server, max_batch, arrivals, {"precision": precision, **options})
+    else:
+        policy = _policy(server, max_batch or 8, delay_us, instances, config)
+        outcomes = _batches(model, hardware, precision, policy, arrivals, {**shared, "slo_s": slo_s})
     given: list[float | None] = [*rate] if rate else [None] * len(outcomes)
     if as_json:
         emit([{"rate_per_s": r, **o.summary} for r, o in zip(given, outcomes)])
@@ -72,11 +89,39 @@ def serve(
         if isinstance(outcome, Infeasible):
             typer.echo(str(outcome))
             continue
-        shown = [n for n in (*SHOWN, "goodput_per_s") if n in outcome.summary]
-        rows.append({"rate_per_s": r or "trace", **{n: outcome.summary[n] for n in shown}})
+        shown = {n: outcome.summary[n] for n in SHOWN if n in outcome.summary}
+        rows.append({"rate_per_s": r or "trace", **shown})
     typer.echo(tables.text(rows))
     for note in dict.fromkeys(n for o in outcomes for n in getattr(o, "notes", ())):
         typer.echo(f"note: {note}")
+
+
+def _batches(
+    model: str, hardware: str, precision: str | None, policy: Any, arrivals: list[Any], options: Any
+) -> list[Any]:
+    from accelsim.serving.serve import serve as served
+    from accelsim.serving.service import DeviceService
+
+    law = DeviceService.of(model, hardware, max_batch=policy.max_batch, precision=precision)
+    return [served(law, arrivals=coming, batching=policy, **options) for coming in arrivals]
+
+
+def _tokens(
+    model: str, hardware: str, server: str, sequences: int | None, arrivals: list[Any], options: Any
+) -> list[Any]:
+    from accelsim.serving.llm.policy import ContinuousBatching
+    from accelsim.serving.serve import serve as served
+
+    policy = ContinuousBatching(server, max_num_seqs=sequences)
+    return [served(model, hardware, arrivals=coming, batching=policy, **options) for coming in arrivals]
+
+
+def _fleet(file: Path, arrivals: list[Any], options: Any) -> list[Any]:
+    """The file's own traffic, or other arrivals; a seed or warm-up of 0 leaves those of the file."""
+    from accelsim.serving.fleet.document import serve_file
+
+    said = {name: value for name, value in options.items() if value}
+    return [serve_file(file, arrivals=coming, **said) for coming in arrivals or [None]]
 
 
 @app.command()
@@ -162,7 +207,9 @@ def _policy(server: str, max_batch: int, delay_us: int, instances: int, config: 
 
     kinds: dict[str, Any] = {"triton": Triton, "torchserve": TorchServe, "tfserving": TensorFlowServing}
     if server not in SERVERS:
-        raise RequestError(f"unknown server '{server}'", hint=did_you_mean(server, SERVERS))
+        raise RequestError(
+            f"unknown server '{server}'", hint=did_you_mean(server, (*SERVERS, *TOKEN_SERVERS))
+        )
     if config is not None:
         if server == "none":
             raise RequestError("no server has no file", hint="leave out --config")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from accelsim.engine.many import simulate_batches
@@ -15,7 +14,7 @@ from accelsim.explore import served
 from accelsim.explore.space import Space
 from accelsim.explore.store import Columns
 from accelsim.hardware.spec import load_hardware
-from accelsim.workload.load import workload_file
+from accelsim.workload.load import load_workload, workload_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,20 +74,47 @@ def groups_of(space: Space, positions: Whole) -> list[Group]:
     return found
 
 
-def rows_of(group: Group) -> Iterator[tuple[list[int], Columns]]:
+class Loaded:
+    """Devices and models by the name that the points of a task give them: read once, since looking whether
+    their files have changed takes longer than a small simulation.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[Any, ...], Any] = {}
+
+    def device(self, name: Any) -> Any:
+        """See `load_hardware`."""
+        return self._once(("hardware", name), lambda: load_hardware(name))
+
+    def workload(self, settings: Mapping[str, Any]) -> Any:
+        """See `load_workload`; models of other programs are left to `simulate`."""
+        name, dims, phase, context = (settings.get(n) for n in ("workload", "dims", "phase", "context"))
+        if not isinstance(name, str) or dims:
+            return name
+        key = ("workload", name, phase, context)
+        return self._once(key, lambda: load_workload(name, phase=phase, context=context))
+
+    def _once(self, key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
+        if key not in self._held:
+            self._held[key] = load()
+        return self._held[key]
+
+
+def rows_of(group: Group, loaded: Loaded) -> Iterator[tuple[list[int], Columns]]:
     """Tables of the rows of a group, each with the positions of its rows."""
     import numpy as np
 
-    changes = tuple((name, value) for name, value in group.settings.items() if "." in name)
+    changes = {name: value for name, value in group.settings.items() if "." in name}
     settings = {name: value for name, value in group.settings.items() if "." not in name}
-    named = load_hardware(settings["hardware"]).name
-    if changes:
-        settings["hardware"] = _changed(settings["hardware"], changes)
+    device = loaded.device(settings["hardware"])
+    named = device.name
+    settings["hardware"] = device.replace(**changes) if changes else device
     if served.is_served(settings):
         row = {**served.summary_of(settings), "hardware": named}
         row |= {n: v for n, v in group.settings.items() if n not in REQUEST and n not in row}
         yield group.positions.tolist(), {name: [_plain(value)] for name, value in row.items()}
         return
+    settings["workload"] = loaded.workload(settings)
     batches = group.batches.tolist()
     tables = simulate_batches(batches=batches, **settings)
     if tables is None:
@@ -140,22 +166,18 @@ def evaluate(points: Sequence[Mapping[str, Any]]) -> Columns:
         key = tuple((name, id(value)) for name, value in point.items() if name != "batch")
         grouped.setdefault(key, {}).setdefault(point.get("batch", 1), []).append(position)
     found: dict[str, list[Any]] = {}
+    loaded = Loaded()
     for of in grouped.values():
         batches = sorted(of)
         settings = {n: v for n, v in points[of[batches[0]][0]].items() if n != "batch"}
         group = Group(settings, np.array(batches), np.arange(len(batches)))
-        for places, columns in rows_of(group):
+        for places, columns in rows_of(group, loaded):
             for name, values in columns.items():
                 column = found.setdefault(name, [None] * len(points))
                 for place, value in zip(places, values):
                     for position in of[batches[place]]:
                         column[position] = value
     return found
-
-
-@lru_cache(maxsize=256)
-def _changed(hardware: Any, changes: tuple[tuple[str, Any], ...]) -> Any:
-    return load_hardware(hardware).replace(**dict(changes))
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> Columns:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelsim.core.errors import RequestError
-from accelsim.explore.evaluate import Group, evaluate, groups_of, keys_of, rows_of
+from accelsim.explore.evaluate import Group, Loaded, evaluate, groups_of, keys_of, rows_of
 from accelsim.explore.space import Space
 from accelsim.explore.store import Columns, Store
 from accelsim.explore.study import Study
 
-SERIAL_POINTS = 256
-"""Below this many points, starting worker processes costs more than it saves."""
+WORKERS_S = 2.5
+"""What starting worker processes takes: they import the package and load its compiled kernels [s]."""
+
+JUDGED_S = 0.2
+"""Work after which the speed of a sweep is known well enough to decide on workers [s]."""
 
 TASK_POINTS = 512
 """Least points that a worker takes at once where there are more."""
@@ -62,7 +67,8 @@ def sweep(
     store : path or Store, optional
         SQLite file that keeps every row. Points that it has are not computed again.
     jobs : int, optional
-        Worker processes; by default one for small sweeps, else all cores.
+        Worker processes; by default all cores once the points that are left are seen to take so long that
+        starting them pays, and none before.
     cluster : str or distributed.Client, optional
         A Dask scheduler (``"tcp://host:8786"``) that runs the points instead.
     progress : bool, optional
@@ -105,11 +111,10 @@ def run(
     todo = held.missing(keys)
     # Points that differ only in how they are written have one key.
     todo = list({keys[i]: i for i in reversed(todo)}.values())[::-1]
-    workers = jobs if jobs is not None else (1 if len(todo) < SERIAL_POINTS else -1)
     if len(todo) > TASK_POINTS and not yes:
-        _refuse_long(space, todo, workers)
+        _refuse_long(space, todo, -1 if jobs is None else jobs)
     with _backend(cluster), _bar(len(todo), progress) as bar:
-        for positions, columns in _computed(space, todo, workers, cluster is not None):
+        for positions, columns in _computed(space, todo, jobs, cluster is not None):
             held.add([keys[i] for i in positions], columns)
             bar.set_postfix(infeasible=bar.infeasible(columns), refresh=False)
             bar.update(len(positions))
@@ -150,17 +155,24 @@ def _refuse_long(space: Space, todo: Sequence[int], workers: int) -> None:
 
 
 def _computed(
-    space: Space, todo: Sequence[int], workers: int, remote: bool
+    space: Space, todo: Sequence[int], jobs: int | None, remote: bool
 ) -> Iterator[tuple[list[int], Columns]]:
     """Positions and rows of the points, in the order in which workers finish them."""
     import numpy as np
 
-    share = -(-len(todo) // (4 * max(1, _cores(workers))))
-    tasks = _tasks(groups_of(space, np.array(todo, dtype=np.int64)), min(share, MOST_POINTS))
+    groups = groups_of(space, np.array(todo, dtype=np.int64))
+    if jobs is None and not remote:
+        groups = yield from _here(groups)
+        if not groups:
+            return
+    workers = -1 if jobs is None else jobs
+    share = -(-sum(len(group.batches) for group in groups) // (4 * max(1, _cores(workers))))
+    tasks = _tasks(groups, min(share, MOST_POINTS))
     if workers == 1 and not remote:
         for task in tasks:
+            loaded = Loaded()
             for group in task:
-                yield from rows_of(group)
+                yield from rows_of(group, loaded)
         return
     from joblib import Parallel, delayed
 
@@ -169,6 +181,28 @@ def _computed(
     )
     for tables in parallel(delayed(_run)(task) for task in tasks):
         yield from tables
+
+
+def _here(groups: Sequence[Group]) -> Generator[tuple[list[int], Columns], None, list[Group]]:
+    """Rows of the points that run in this process before workers pay, and the groups that are left."""
+    waiting = deque(groups)
+    left = sum(len(group.batches) for group in groups)
+    loaded, size = Loaded(), TASK_POINTS
+    done, start = 0, math.inf
+    while waiting:
+        spent = time.perf_counter() - start
+        if done and spent > JUDGED_S and spent / done * left * (1.0 - 1.0 / _cores(-1)) > WORKERS_S:
+            break
+        group, *rest = waiting.popleft().parts(size)
+        yield from rows_of(group, loaded)
+        left -= len(group.batches)
+        if start == math.inf:  # the first points compile and load what all share
+            start = time.perf_counter()
+        else:
+            done += len(group.batches)
+        waiting.extendleft(reversed(rest))
+        size = min(2 * size, MOST_POINTS)
+    return list(waiting)
 
 
 def _tasks(groups: Sequence[Group], points: int) -> Iterator[list[Group]]:
@@ -187,7 +221,8 @@ def _tasks(groups: Sequence[Group], points: int) -> Iterator[list[Group]]:
 
 
 def _run(task: Sequence[Group]) -> list[tuple[list[int], Columns]]:
-    return [table for group in task for table in rows_of(group)]
+    loaded = Loaded()
+    return [table for group in task for table in rows_of(group, loaded)]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan, nan
 from pathlib import Path
@@ -19,9 +19,10 @@ from accelsim.engine.costs import Costs, cost
 from accelsim.engine.result import Result
 from accelsim.engine.simulate import simulate
 from accelsim.hardware.cost import CostModel
+from accelsim.hardware.cost import prices as prices_of
 from accelsim.hardware.schema import Device
 from accelsim.hardware.spec import load_hardware
-from accelsim.techniques.accuracy import Accuracy, accuracy
+from accelsim.techniques.accuracy import Accuracy, accuracy, as_trained, holds
 from accelsim.techniques.precision import nearest_supported, own_precision
 from accelsim.techniques.pruning import prune
 from accelsim.techniques.robustness import cited, robustness_of
@@ -42,6 +43,12 @@ BATCHES = (8, 32)
 CELLS = ("speedup", "latency_s", "energy_per_item_j", "memory_bytes", "accuracy_pct", "accuracy_drop_pct",
          "cost_per_million_items_usd")  # fmt: skip
 """Columns that hold a number, or NaN with a reason in the column of the same name plus ``_basis``."""
+
+
+_COUNTED = (
+    "exact by construction: weights, KV cache and peak activations are counted; what a runtime allocates "
+    "beside them is not in it"
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,8 @@ def tradeoff(
     batch : int
         Of every row but those of the technique ``batch``.
     cost_model : CostModel, optional
-        By default a purchase: edge devices have no rent.
+        By default a purchase, since edge devices have no rent; what cannot be bought is rented, and its cells
+        say so.
     prices : path or mapping, optional
         See `accelsim.hardware.cost.prices`.
     robustness : list of mappings
@@ -130,9 +138,10 @@ def tradeoff(
     Returns
     -------
     Tradeoff
-        Every cell is a number with its basis, or NaN with the reason. The speed-up is the ratio of items per
-        second to the device's baseline: the model in its own format or the nearest that the device has, in 16
-        bits where it has them.
+        Every cell is a number with its basis, or NaN with the reason; ``_low`` and ``_high`` are its band
+        where there is one. A published accuracy stands also where the device cannot run the choice. The
+        speed-up is the ratio of items per second to the device's baseline: the model in its own format or
+        the nearest that the device has, in 16 bits where it has them.
 
     Raises
     ------
@@ -144,13 +153,21 @@ def tradeoff(
     if not devices:
         raise RequestError("the list for 'hardware' is empty")
     graph = load_workload(model, phase=phase, context=context)
-    paid = cost_model or CostModel(mode="purchase")
     robust = cited(robustness)
     rows: list[dict[str, Any]] = []
+    graphs = _Graphs(graph)
     for device in devices:
         choices = [_baseline(graph, device), *_choices(graph, device)]
-        rows += _of_device(graph, device, choices, batch, paid, prices)
-    return Tradeoff(tuple(row | robustness_of(row, robust) for row in rows), graph.name, paid)
+        paid = cost_model or _payable(device, prices)
+        rows += _of_device(graphs, device, choices, batch, paid, prices)
+    shown = cost_model or CostModel(mode="purchase")
+    return Tradeoff(tuple(row | robustness_of(row, robust) for row in rows), graph.name, shown)
+
+
+def _payable(device: Device, given: str | Path | Mapping[str, Any] | None) -> CostModel:
+    """A purchase where the device has a price, else its rent."""
+    known = prices_of(device, given)
+    return CostModel(mode="rent" if "purchase" not in known and "rent" in known else "purchase")
 
 
 # -- what is tried
@@ -170,18 +187,19 @@ def _baseline(graph: Graph, device: Any) -> Choice:
 def _choices(graph: Graph, device: Any) -> Iterator[Choice]:
     """Every technique that has a meaning for the model; the device may still refuse it."""
     base = dict(_baseline(graph, device).settings)
-    wide = base.get("precision", own_precision(graph))
-    for technique in ("ptq", "qat"):
-        known = accuracy(graph.name, technique, "W8A8")
-        if technique == "ptq" and known.confidence == "unknown":
-            known = accuracy(graph.name, "ptq-or-qat", "W8A8")
+    own = own_precision(graph)
+    wide = base.get("precision", own)
+    kinds = (("ptq", "ptq-or-qat"), ("qat",))
+    for technique, *others in kinds:
+        known = _first(graph, own, "int8", *((kind, "W8A8") for kind in (technique, *others)))
         yield Choice(technique, "int8", {"precision": "int8"}, known=known)
     yield Choice("ptq", "fp8", {"precision": "fp8_e4m3"})
     for bits in (4, 2, 1):
         level = f"W{bits}A{bits}"
-        known = accuracy(graph.name, "qat", level)
+        known = _first(graph, own, f"int{bits}", ("qat", level))
         yield Choice("qat" if bits > 1 else "binarised", level, {"precision": f"int{bits}"}, known=known)
-    half = wide if PRECISIONS[wide].bits >= 16 else "fp16"
+    supported = architecture_of(device.kind).precisions(device)
+    half = next((name for name in (wide, "fp16", "bf16") if _is_half(name, supported)), "fp16")
     for bits in (8, 4):
         plan = {"weight": f"int{bits}", "activation": half}
         yield Choice("weight-only", f"W{bits}A16", {"precision": plan})
@@ -191,11 +209,25 @@ def _choices(graph: Graph, device: Any) -> Iterator[Choice]:
     yield Choice("unstructured", "90%", base, _pruned("unstructured", 0.9))
     student = STUDENTS.get(graph.name)
     if student is not None:
-        known = accuracy(student, "distillation", "student")
+        taught = accuracy(student, "distillation", "student")
         phase = None if graph.phase == "forward" else graph.phase
-        yield Choice("distillation", student, base, lambda _: load_workload(student, phase=phase), known)
+        made = lambda _: load_workload(student, phase=phase)  # noqa: E731
+        measured = taught if taught.confidence != "unknown" else None
+        yield Choice("distillation", student, base, made, measured)
     for size in BATCHES:
         yield Choice("batch", str(size), {**base, "batch": size})
+
+
+def _is_half(name: str, supported: Iterable[str]) -> bool:
+    return PRECISIONS[name].bits >= 16 and name in supported
+
+
+def _first(graph: Graph, own: str, wide: str, *published: tuple[str, str]) -> Accuracy:
+    """The first published accuracy of these techniques and levels; else the model's own, where the format
+    holds all its values."""
+    tried = [accuracy(graph.name, technique, level) for technique, level in published]
+    known = next((a for a in tried if a.confidence != "unknown"), tried[0])
+    return as_trained(graph.name, own) if known.confidence == "unknown" and holds(own, wide) else known
 
 
 def _pruned(method: str, share: float) -> Callable[[Graph], Graph]:
@@ -206,8 +238,25 @@ def _pruned(method: str, share: float) -> Callable[[Graph], Graph]:
 # ----------------------------------------------------------------------------------------------------
 
 
+class _Graphs:
+    """A model and what techniques make of it, once for all devices."""
+
+    def __init__(self, model: Graph) -> None:
+        self.model = model
+        self._made: dict[str, Graph] = {}
+
+    def of(self, choice: Choice) -> Graph:
+        """The graph of a choice."""
+        if choice.graph is None:
+            return self.model
+        key = f"{choice.technique} {choice.level}"
+        if key not in self._made:
+            self._made[key] = choice.graph(self.model)
+        return self._made[key]
+
+
 def _of_device(
-    graph: Graph,
+    graphs: _Graphs,
     device: Any,
     choices: Iterable[Choice],
     batch: int,
@@ -219,37 +268,37 @@ def _of_device(
     for choice in choices:
         key = repr((choice.settings, choice.level if choice.graph else ""))
         if key not in runs:
-            runs[key] = _run(graph, device, choice, batch)
+            runs[key] = _run(graphs, device, choice, batch)
         found = runs[key]
-        row = {"workload": graph.name, "hardware": device.name, "technique": choice.technique}
+        row = {"workload": graphs.model.name, "hardware": device.name, "technique": choice.technique}
         row["level"] = choice.level
         if isinstance(found, Result):
             base = found if choice.technique == "baseline" else base
             costs = cost(found, paid, prices_from=prices, hardware=device)
-            yield row | _numbers(found, base, choice.known or _published(graph, choice), costs)
+            yield row | _numbers(found, base, _known(graphs, choice, found), costs)
         else:
             reason = str(found) if isinstance(found, AccelsimError) else _why(found)
-            yield row | {"batch": batch, "status": "infeasible"} | _unknown(reason)
+            known = _known(graphs, choice, None) if isinstance(found, Infeasible) else None
+            yield row | {"batch": batch, "status": "infeasible"} | _unknown(reason, known)
 
 
 _KEPT: OrderedDict[tuple[str, str, str], Result | Infeasible | AccelsimError] = OrderedDict()
 _MOST_KEPT = 1024
 
 
-def _run(graph: Graph, device: Any, choice: Choice, batch: int) -> Result | Infeasible | AccelsimError:
+def _run(graphs: _Graphs, device: Any, choice: Choice, batch: int) -> Result | Infeasible | AccelsimError:
     """A run, or why there is none: a graph that a technique cannot change is an answer here.
 
     Runs are kept, since equal graphs, devices and settings give equal numbers.
     """
     made = f"{choice.technique} {choice.level}" if choice.graph else ""
-    key = (graph.hash, device.hash, repr((made, batch, sorted(choice.settings.items()))))
+    key = (graphs.model.hash, device.hash, repr((made, batch, sorted(choice.settings.items()))))
     if key in _KEPT:
         _KEPT.move_to_end(key)
         return _KEPT[key]
     found: Result | Infeasible | AccelsimError
     try:
-        changed = choice.graph(graph) if choice.graph else graph
-        found = simulate(changed, device, **{"batch": batch, **choice.settings})
+        found = simulate(graphs.of(choice), device, **{"batch": batch, **choice.settings})
     except AccelsimError as error:
         found = error
     _KEPT[key] = found
@@ -262,32 +311,71 @@ def _why(found: Infeasible) -> str:
     return f"{found.reason}: needs {found.need}, has {found.have}"
 
 
-def _unknown(reason: str) -> dict[str, Any]:
+def _unknown(reason: str, known: Accuracy | None) -> dict[str, Any]:
+    """Cells of a choice that does not run; its accuracy is none of the device's business."""
     cells = dict.fromkeys(CELLS, nan)
-    return {**cells, **{f"{name}_basis": reason for name in CELLS}}
+    found: dict[str, Any] = {**cells, **{f"{name}_basis": reason for name in CELLS}}
+    if known is None or known.confidence == "unknown":
+        return found
+    return found | _accuracy(known, f"{_said(known)}; the device does not run it")
 
 
-def _published(graph: Graph, choice: Choice) -> Accuracy | None:
-    """Accuracy of a pruned model from a source that pruned as much; its floats may be wider than these."""
-    if choice.technique == "channel" and choice.graph is not None:
-        removed = 1.0 - choice.graph(graph).metadata["pruning"].flops_share
-        return accuracy(graph.name, "channel", removed)
+def _known(graphs: _Graphs, choice: Choice, found: Result | None) -> Accuracy | None:
+    """Accuracy of a choice: what its technique says, else a source that pruned as much, else that of the run,
+    which is None where there is none. Floats of a pruned model may be wider than these."""
+    if choice.known is not None:
+        return choice.known
+    name = graphs.model.name
+    if choice.technique == "channel":
+        return accuracy(name, "channel", 1.0 - graphs.of(choice).metadata["pruning"].flops_share)
     if choice.technique == "unstructured":
-        return accuracy(graph.name, "unstructured", float(choice.level.rstrip("%")) / 100)
-    return accuracy(graph.name, "n:m", choice.level) if choice.technique == "n:m" else None
-
-
-def _numbers(found: Result, base: Result | None, published: Accuracy | None, costs: Costs) -> dict[str, Any]:
-    s, band = found.summary, found.intervals["latency_s"]
+        return accuracy(name, "unstructured", float(choice.level.rstrip("%")) / 100)
+    if choice.technique == "n:m":
+        return accuracy(name, "n:m", choice.level)
+    if found is None:
+        return accuracy(name) if choice.technique in ("baseline", "batch") else None
+    s = found.summary
     reason = found.missing.get("accuracy_pct") or found.missing.get("accuracy_drop_pct", "")
-    known = published or Accuracy(
+    mine = Accuracy(
         s["accuracy_pct"], s["accuracy_drop_pct"], s["accuracy_metric"], s["accuracy_source"],
         s["accuracy_confidence"], reason,
     )  # fmt: skip
-    said = f"{known.metric}; {known.confidence}: {known.source}" if known.source else known.reason
+    return _beside(mine, accuracy(name)) if choice.technique == "distillation" else mine
+
+
+def _beside(student: Accuracy, teacher: Accuracy) -> Accuracy:
+    """A student not measured as one: its own accuracy, and what it lacks where one source has both."""
+    if isnan(student.value_pct):
+        return student
+    same = (student.metric, student.source) == (teacher.metric, teacher.source)
+    drop = teacher.value_pct - student.value_pct if same else nan
+    reason = "" if same else "the sources of student and teacher differ, so their accuracies do not compare"
+    return replace(student, drop_pct=drop, reason=reason)
+
+
+def _said(known: Accuracy) -> str:
+    return f"{known.metric}; {known.confidence}: {known.source}" if known.source else known.reason
+
+
+def _accuracy(known: Accuracy, said: str) -> dict[str, Any]:
+    low, high, spread = known.band
+    return {
+        "accuracy_pct": known.value_pct,
+        "accuracy_low_pct": low,
+        "accuracy_high_pct": high,
+        "accuracy_pct_basis": known.reason if isnan(known.value_pct) else f"{said}; {spread}",
+        "accuracy_drop_pct": known.drop_pct,
+        "accuracy_drop_pct_basis": known.reason if isnan(known.drop_pct) else said,
+    }
+
+
+def _numbers(found: Result, base: Result | None, known: Accuracy | None, costs: Costs) -> dict[str, Any]:
+    s, band = found.summary, found.intervals["latency_s"]
+    known = known or Accuracy(nan, nan, "", "", "unknown", "no accuracy is known")
     energy = found.intervals.get("energy_per_item_j")
     price = costs.summary["cost_per_million_items_usd"]
     low, high = band.low / s["latency_s"], band.high / s["latency_s"]
+    paid = costs.basis["cost_per_million_items_usd"]
     row: dict[str, Any] = {
         "batch": s["batch"],
         "status": "ok",
@@ -304,15 +392,14 @@ def _numbers(found: Result, base: Result | None, published: Accuracy | None, cos
             "energy_per_item_j", energy.basis if energy else "counted actions; no band is at hand"
         ),
         "memory_bytes": s["memory_bytes"],
-        "memory_bytes_basis": "counted: weights, KV cache, peak activations",
-        "accuracy_pct": known.value_pct,
-        "accuracy_pct_basis": known.reason if isnan(known.value_pct) else said,
-        "accuracy_drop_pct": known.drop_pct,
-        "accuracy_drop_pct_basis": known.reason if isnan(known.drop_pct) else said,
+        "memory_low_bytes": s["memory_bytes"],
+        "memory_high_bytes": s["memory_bytes"],
+        "memory_bytes_basis": _COUNTED,
+        **_accuracy(known, _said(known)),
         "cost_per_million_items_usd": price,
         "cost_low_usd": price * low,
         "cost_high_usd": price * high,
-        "cost_per_million_items_usd_basis": costs.basis["cost_per_million_items_usd"],
+        "cost_per_million_items_usd_basis": paid if isnan(price) else f"{paid}; band of the latency alone",
         "notes": "; ".join(n for n in found.notes if "pruned" in n or "sparse" in n or "dense" in n),
     }
     return row

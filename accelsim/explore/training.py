@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from accelsim.core.outcome import Infeasible
-from accelsim.core.precision import PRECISIONS, plan
+from accelsim.core.precision import PRECISIONS, PrecisionPlan, plan
 from accelsim.core.units import si
 from accelsim.engine.result import Result
 from accelsim.engine.simulate import simulate
+from accelsim.techniques.precision import own_precision
 from accelsim.workload.backward import reverse_of, training_step
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
@@ -21,6 +23,7 @@ def train(
     batch: int = 1,
     optimiser: str = "adam",
     precision: Any = None,
+    states: str | None = None,
     phase: str | None = None,
     context: int | None = None,
     **settings: Any,
@@ -35,6 +38,10 @@ def train(
     workload, hardware, batch, precision, phase, context, **settings
         Of `simulate`.
     optimiser : {"sgd", "momentum", "adam"}
+    states : str, optional
+        Format of the optimiser's states and of the weights that it updates, such as ``fp32`` for training in
+        mixed precision, where the passes read a narrower copy of them. By default the weights' own format,
+        without a copy.
 
     Returns
     -------
@@ -43,18 +50,23 @@ def train(
     """
     graph = load_workload(workload, phase=phase, context=context)
     step = training_step(graph, optimiser)
-    result = simulate(step, hardware, batch=batch, precision=precision, **settings)
+    asked = plan(own_precision(graph) if precision is None else precision) if states else precision
+    if isinstance(asked, PrecisionPlan) and states:
+        asked = replace(asked, layers=(*asked.layers, ("*.update", plan(states))))
+    result = simulate(step, hardware, batch=batch, precision=asked, **settings)
     if isinstance(result, Infeasible):
         return result
     formats = plan(str(result.summary["precision"]))
-    states = step.weight_bytes / graph.weight_bytes
-    weights = graph.parameters * formats.weight.bytes_per_element
+    gradients = graph.parameters * formats.weight.bytes_per_element
+    kept = graph.parameters * step.weight_bytes / graph.weight_bytes
+    weights = kept * (plan(states).weight if states else formats.weight).bytes_per_element
+    weights += gradients if states else 0.0  # the copy that the passes read is as wide as their gradients
     saved = _saved(graph, formats.activation.bytes_per_element) * batch
-    need, have = weights * (states + 1) + saved, float(result.summary["memory_capacity_bytes"])
+    need, have = weights + gradients + saved, float(result.summary["memory_capacity_bytes"])
     devices = int(result.summary.get("devices", 1))
     if need > have * devices:
         parts = (
-            f"weights and states {si(weights * states, 'B')}, gradients {si(weights, 'B')}, "
+            f"weights and states {si(weights, 'B')}, gradients {si(gradients, 'B')}, "
             f"saved activations {si(saved, 'B')}"
         )
         return Infeasible(

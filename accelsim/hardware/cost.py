@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from math import isfinite, nan
@@ -24,13 +24,17 @@ ALL_IN_KW = {
 }  # fmt: skip
 """Power of one device with its share of host and network [kW]: InferenceX-app@77ca49a of 2026-04-03."""
 
-Kind = Literal["purchase", "rent"]
+Kind = Literal["purchase", "rent", "contract"]
+KINDS: Mapping[Kind, str] = {"purchase": "price", "rent": "hourly", "contract": "contract"}
+"""How a device is paid for, and the field of its file with the price: bought [USD], rented on demand or for
+three years [USD/h]."""
+
 _YEAR = re.compile(r"\b(?:19|20)\d\d(?:-\d\d(?:-\d\d)?)?\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A price: [USD] for a purchase, [USD/h] for rent."""
+    """A price: [USD] for a purchase, [USD/h] for rent and contract."""
 
     value: float
     date: str
@@ -44,7 +48,8 @@ class CostModel:
 
     Attributes
     ----------
-    mode : {"rent", "purchase"}
+    mode : {"rent", "purchase", "contract"}
+        Rented on demand, bought, or rented for three years.
     years : float
         Over which a purchase is recovered.
     utilisation : float
@@ -63,7 +68,7 @@ class CostModel:
         [1/cm2]
     """
 
-    mode: Literal["rent", "purchase"] = "rent"
+    mode: Kind = "rent"
     years: float = 4.0
     utilisation: float = 0.6
     pue: float = 1.25
@@ -74,8 +79,8 @@ class CostModel:
     defects_per_cm2: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.mode not in ("rent", "purchase"):
-            raise RequestError(f"cost mode '{self.mode}' is not rent or purchase")
+        if self.mode not in KINDS:
+            raise RequestError(f"cost mode '{self.mode}' is not one of {', '.join(KINDS)}")
         bounds = {
             "years": (0.0, 30.0), "utilisation": (0.0, 1.0), "pue": (1.0, 10.0), "usd_per_kwh": (0.0, 100.0),
             "discount": (0.0, 1.0), "colocation_usd_per_kw_year": (0.0, 1e6), "defects_per_cm2": (0.0, 100.0),
@@ -102,16 +107,15 @@ class CostModel:
         """Cost of an hour of useful work of one device [USD/h].
 
         Owned: (capital * capital recovery + kW PUE USD/kWh 8760 + colocation kW) / (8760 utilisation), with
-        the kW of `kilowatts`. Rented: rent / utilisation.
+        the kW of `kilowatts`. Rented: rent / utilisation, power included.
         """
         price = prices.get(self.mode)
         if price is None:
-            return Figure(
-                nan, f"{device.name} has no {'price' if self.mode == 'purchase' else 'hourly price'}"
-            )
+            named = {"purchase": "price", "rent": "hourly price", "contract": "hourly price for three years"}
+            return Figure(nan, f"{device.name} has no {named[self.mode]}")
         words = f"{self.mode} of {price.value:g} USD{'' if self.mode == 'purchase' else '/h'}, {price.date}, "
         words += f"{price.status}: {price.source}"
-        if self.mode == "rent":
+        if self.mode != "purchase":
             return Figure(price.value / self.utilisation, words)
         drawn = kilowatts(device)
         yearly = price.value * self.capital_recovery
@@ -138,7 +142,8 @@ def prices(device: Device, given: str | Path | Mapping[str, Any] | None = None) 
     device : Device
         Its own prices count where `given` has none; their source names the year.
     given : path or mapping, optional
-        By device, then ``purchase`` [USD] and ``rent`` [USD/h], each with ``value``, ``date`` and ``source``:
+        By device, then ``purchase`` [USD], ``rent`` and ``contract`` [USD/h], each with ``value``, ``date``
+        and ``source``:
         ``{"h100-sxm": {"rent": {"value": 2.2, "date": "2026-05-01", "source": "quote"}}}``.
 
     Raises
@@ -147,9 +152,8 @@ def prices(device: Device, given: str | Path | Mapping[str, Any] | None = None) 
         A price without a date, a value that is no positive number, an unknown kind.
     """
     found: dict[str, Price] = {}
-    for kind, path, value in (
-        ("purchase", "cost.price", device.cost.price_usd), ("rent", "cost.hourly", device.cost.hourly_usd)
-    ):  # fmt: skip
+    for kind, field in KINDS.items():
+        path, value = f"cost.{field}", getattr(device.cost, f"{field}_usd")
         if value is None:
             continue
         held = device.quantities.get(path)
@@ -166,15 +170,15 @@ def prices(device: Device, given: str | Path | Mapping[str, Any] | None = None) 
     mine = document.get(device.name, {})
     if not isinstance(mine, Mapping):
         where = f"{where}: {device.name}"
-        raise ConfigError("expected 'purchase' and 'rent' with value, date and source", where)
+        raise ConfigError(f"expected {', '.join(KINDS)} with value, date and source", where)
     for kind, entry in mine.items():
         found[str(kind)] = _price(kind, entry, f"{where}: {device.name}.{kind}")
     return found
 
 
 def _price(kind: Any, entry: Any, where: str) -> Price:
-    if kind not in ("purchase", "rent"):
-        raise ConfigError(f"unknown kind of price '{kind}'", where, "known are purchase and rent")
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind of price '{kind}'", where, f"known are {', '.join(KINDS)}")
     if not isinstance(entry, Mapping) or "value" not in entry:
         raise ConfigError("expected value, date and source", where)
     extra = set(entry) - {"value", "date", "source", "status"}
@@ -190,3 +194,28 @@ def _price(kind: Any, entry: Any, where: str) -> Price:
         raise ConfigError(f"the price {value:g} has no date", where, hint)
     source, status = entry.get("source", "user"), entry.get("status", "assumed")
     return Price(float(value), str(when), str(source), str(status))
+
+
+def price_table(
+    devices: Iterable[Device], given: str | Path | Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Every price that cost cells take, one a row, with its date, source and status.
+
+    Parameters
+    ----------
+    devices : iterable of Device
+    given : path or mapping, optional
+        See `prices`.
+
+    Raises
+    ------
+    ConfigError
+        A price without a date.
+    """
+    rows: list[dict[str, Any]] = []
+    for device in devices:
+        for kind, price in prices(device, given).items():
+            unit = "USD" if kind == "purchase" else "USD/h"
+            row = {"hardware": device.name, "kind": kind, "value": price.value, "unit": unit}
+            rows.append(row | {"date": price.date, "status": price.status, "source": price.source})
+    return rows

@@ -85,6 +85,16 @@ class ProductModel(Section):
     """How often quantisation moves the activations (read wide, written narrow); 0: it is not there."""
     integer_power: Annotated[float, Field(gt=0, le=1)]
     """Power model: a product of integers over one of floats, each at the full rate of its format."""
+    power_lag_s: Seconds = Field(alias="power_lag")
+    """Power model: the cap holds an average over about this time, so that shorter kernels measured on their
+    own run above it."""
+    split_work: Ratio
+    """Multiply-accumulates below which the library does not split a reduction, unless it is long."""
+    least_rows: Ratio
+    """Tiles have as many rows as the left operand, in powers of two, up to this many: libraries that pick a
+    tile by the number of tokens alone have none that are shorter."""
+    least_columns: Ratio
+    """Columns of the narrowest tile."""
 
     @property
     def array(self) -> Any:
@@ -237,6 +247,8 @@ class FormatModel(Section):
     quantise_row_cycles: Ratio
     quantise_element_cycles: Ratio
     quantise_passes: Ratio
+    least_rows: Ratio
+    least_columns: Ratio
     splits: Annotated[float, Field(ge=0, le=1)]
     """1: the reduction may be split over blocks."""
 

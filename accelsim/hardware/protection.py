@@ -60,6 +60,8 @@ class Protection(Section):
     sealed: _Seals
     engine_copies: Count
     """Small arrays that a serving engine sends with each step beside the model's own inputs."""
+    engine_launches: Count
+    """Kernels that a serving engine submits with each step beside the model's recorded graph."""
     encrypted: _Encrypted
 
 

@@ -72,6 +72,9 @@ class Cost(Section):
 
     price_usd: Dollars | None = Field(default=None, alias="price")
     hourly_usd: DollarsPerHour | None = Field(default=None, alias="hourly")
+    """On demand."""
+    contract_usd: DollarsPerHour | None = Field(default=None, alias="contract")
+    """Rented for three years."""
 
 
 class Energy(Section):
@@ -111,7 +114,13 @@ class Device(Section):
     quantities: Mapping[str, Quantity] = Field(default_factory=dict, exclude=True, repr=False)
     """Every number by dotted path, with its source and status."""
     document: Mapping[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
-    hash: str = Field("", exclude=True, repr=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of every value that a simulation can depend on."""
+        from accelsim.hardware.spec import digest
+
+        return digest(self)
 
     @cached_property
     def numbers(self) -> dict[str, Quantity]:

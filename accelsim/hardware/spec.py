@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ from accelsim.core.paths import data_folder
 from accelsim.core.quantity import Quantity
 from accelsim.core.yamlfile import read_yaml
 from accelsim.hardware.schema import DEVICES, Device
+from accelsim.hardware.section import Section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,9 +74,7 @@ def _resolved(path: Path, files: list[Path]) -> dict[str, Any]:
         circle = " -> ".join(file.stem for file in [*files[files.index(path) :], path])
         raise ConfigError(f"'extends' goes in a circle: {circle}", str(files[-1]))
     files.append(path)
-    document = read_yaml(path)
-    parent_name = document.pop("extends", None)
-    own = _with_evidence(document, "", "", "assumed", str(path))
+    own, parent_name = _own(path)
     if parent_name is None:
         return _merged(_common(own.get("kind"), path, files), own)
     if not isinstance(parent_name, str):
@@ -87,6 +86,23 @@ def _resolved(path: Path, files: list[Path]) -> dict[str, Any]:
         except UnknownNameError as error:
             raise ConfigError(f"'extends' names no file: {error.what}", str(path), error.hint) from None
     return _merged(_resolved(parent.resolve(), files), own)
+
+
+_READ: dict[Path, tuple[int, tuple[dict[str, Any], Any]]] = {}
+
+
+def _own(path: Path) -> tuple[dict[str, Any], Any]:
+    """A file's own document and what it extends. Most devices share files, so these are held until they
+    change; nobody may write into the document.
+    """
+    then = _modified(path)
+    held = _READ.get(path)
+    if held is None or held[0] != then:
+        document = read_yaml(path)
+        parent_name = document.pop("extends", None)
+        held = then, (_with_evidence(document, "", "", "assumed", str(path)), parent_name)
+        _READ[path] = held
+    return held[1]
 
 
 def _common(kind: Any, path: Path, files: list[Path]) -> dict[str, Any]:
@@ -174,11 +190,14 @@ def build(document: dict[str, Any], name: str, where: str) -> Any:
         raise ConfigError(f"kind '{kind}' is not one of {', '.join(DEVICES)}", f"{where}: kind")
     plain = {"name": name, **_plain(document)}
     quantities = {path: q for path, q in _leaves(document) if isinstance(q, Quantity)}
+    return _validated(DEVICES[kind], {**plain, "quantities": quantities, "document": document}, where)
+
+
+def _validated(model: type[Device], values: dict[str, Any], where: str) -> Any:
     try:
-        device = DEVICES[kind].model_validate({**plain, "quantities": quantities, "document": document})
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(*_first_problem(error, DEVICES[kind], where)) from None
-    return device.model_copy(update={"hash": _digest(device)})
+        raise ConfigError(*_first_problem(error, model, where)) from None
 
 
 def read_section(model: type[_S], path: Path) -> tuple[_S, dict[str, Quantity]]:
@@ -197,7 +216,7 @@ def read_section(model: type[_S], path: Path) -> tuple[_S, dict[str, Quantity]]:
     return found, {name: q for name, q in _leaves(document) if isinstance(q, Quantity)}
 
 
-def _digest(device: Device) -> str:
+def digest(device: Device) -> str:
     """Hash of what a simulation can depend on: the values in SI, so "3.35 TB/s" and "3350 GB/s" are equal."""
     values = device.model_dump(exclude={"title", "note", "vendor"}, exclude_defaults=True)
     text = json.dumps(_rounded(values), sort_keys=True)
@@ -229,39 +248,48 @@ def _first_problem(error: ValidationError, model: type[BaseModel], where: str) -
     return message, f"{where}: {field}" if field else where, hint
 
 
-def _copied(node: Any) -> Any:
-    """A document with mappings and lists of its own; numbers, texts and quantities do not change."""
-    if isinstance(node, dict):
-        return {key: _copied(value) for key, value in node.items()}
-    return [_copied(value) for value in node] if isinstance(node, list) else node
-
-
 def replaced(device: Device, changes: Mapping[str, Any]) -> Any:
     """See `Device.replace`."""
-    document = _copied(device.document)
+    model = type(device)
+    document: dict[str, Any] = dict(device.document)
+    quantities = dict(device.quantities)
     for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = document
-        for part in parents:
-            if not isinstance(node.get(part), dict):
-                node = {}
-                break
-            node = node[part]
-        if last not in node and path not in _paths(type(device)):
-            raise ConfigError(f"no parameter '{path}'", device.name, did_you_mean(path, _paths(type(device))))
-        if last not in node and parents:
-            node = document
-            for part in parents:
-                node = node.setdefault(part, {})
-        node[last] = (
-            Quantity(value, f"changed from {device.name} by the user", "assumed")
-            if _is_number(value)
-            else value
-        )
+        keys = path.split(".")
+        if not _holds(document, keys) and path not in _paths(model):
+            raise ConfigError(f"no parameter '{path}'", device.name, did_you_mean(path, _paths(model)))
+        if _is_number(value):
+            value = Quantity(value, f"changed from {device.name} by the user", "assumed")
+            quantities[path] = value
+        else:
+            quantities = {p: q for p, q in quantities.items() if p != path and not p.startswith(f"{path}.")}
+        document = _with(document, keys, value)
     label = ",".join(f"{k}={v}" for k, v in changes.items())
     base = device.name.split("[")[0]
     held = device.name[len(base) + 1 : -1] if device.name != base else ""
-    return build(document, f"{base}[{held + ',' if held else ''}{label}]", device.name)
+    # Sections that did not change are read and checked already: sweeps replace the same few parameters often.
+    sections = {
+        field: kept for field in model.model_fields if isinstance(kept := getattr(device, field), Section)
+    }
+    kept = {f: s for f, s in sections.items() if document.get(f) is device.document.get(f)}
+    values: dict[str, Any] = {"name": f"{base}[{held + ',' if held else ''}{label}]", **kept}
+    values.update({key: _plain(node) for key, node in document.items() if key not in kept})
+    return _validated(model, {**values, "quantities": quantities, "document": document}, device.name)
+
+
+def _holds(node: Any, keys: Sequence[str]) -> bool:
+    """Whether a document has a value at a path."""
+    for key in keys:
+        if not isinstance(node, dict) or key not in node:
+            return False
+        node = node[key]
+    return True
+
+
+def _with(node: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """A document with another value at a path; what does not change is shared."""
+    key, *rest = keys
+    held = node.get(key)
+    return {**node, key: _with(held if isinstance(held, dict) else {}, rest, value) if rest else value}
 
 
 def extended(device: Device, document: dict[str, Any], name: str) -> Any:
@@ -272,8 +300,6 @@ def extended(device: Device, document: dict[str, Any], name: str) -> Any:
 
 def _paths(model: Any, prefix: str = "") -> set[str]:
     """Dotted YAML paths that a device class accepts."""
-    from accelsim.hardware.section import Section
-
     found: set[str] = set()
     for name, info in model.model_fields.items():
         if info.exclude:

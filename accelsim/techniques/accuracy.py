@@ -8,10 +8,10 @@ different repositories do not compare, so every drop counts against the baseline
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from math import isnan, nan
+from math import isnan, nan, sqrt
 from typing import Any
 
 from accelsim.core.errors import RequestError, did_you_mean
@@ -30,6 +30,14 @@ _RELATIVES = {
 }
 """Models whose family goes by another name: the same architecture, trained again."""
 _PTQ = ("ptq", "ptq-or-qat", "qat")
+_SIGNIFICAND = {"fp32": 24, "tf32": 11, "fp16": 11, "bf16": 8, "fp8_e4m3": 4, "fp8_e5m2": 3}
+"""Bits of a float's significand: it holds every whole number of so many bits."""
+
+_IMAGES = {"ImageNet-1k": 50_000, "ILSVRC2012": 50_000, "CIFAR10": 10_000, "MNIST": 10_000}
+"""Items of the test sets on which a top-1 accuracy is a share."""
+
+BAND_LEVEL = 0.9
+_Z = 1.6448536269514722  # of a normal distribution, 5 % above it
 _METHODS = {"channel": "channel", "unstructured": "unstructured"}
 
 
@@ -88,6 +96,18 @@ class Accuracy:
             "accuracy_source": self.source,
             "accuracy_confidence": self.confidence,
         }
+
+    @property
+    def band(self) -> tuple[float, float, str]:
+        """(low, high, basis): the 90 % band of a share of a test set, p ± 1.645 √(p (1 − p) / n) [%]: what
+        another sample of as many items could say; NaN where the value is no such share."""
+        name = self.metric.removeprefix("top-1 %, ")
+        items = _IMAGES.get(name) if self.metric.startswith("top-1 %") else None
+        if items is None or not 0 <= self.value_pct <= 100 or self.confidence.startswith("interpolated"):
+            return nan, nan, "a published number, whose spread is not published"
+        share = self.value_pct / 100
+        half = 100 * _Z * sqrt(share * (1 - share) / items)
+        return self.value_pct - half, self.value_pct + half, f"{BAND_LEVEL:.0%}: sampling of {items:,} items"
 
     @property
     def missing(self) -> dict[str, str]:
@@ -220,6 +240,8 @@ def of_run(graph: Graph, own: str, formats: PrecisionPlan, sparsity: str) -> Acc
     changes = _changes(graph, own, formats, sparsity)
     name = graph.name
     if not changes:
+        if formats.weight.name != own or formats.activation.name != own:
+            return as_trained(name, own)
         native = _native(name, own)
         return native if native is not None else accuracy(name)
     if len(changes) > 1:
@@ -230,6 +252,22 @@ def of_run(graph: Graph, own: str, formats: PrecisionPlan, sparsity: str) -> Acc
         return accuracy(name, technique, level)
     tried = [accuracy(name, kind, level) for kind in _PTQ]
     return next((a for a in tried if a.confidence != "unknown"), tried[0])
+
+
+def as_trained(name: str, own: str) -> Accuracy:
+    """Accuracy of a model of whole numbers in a format that holds all of them: that of its own format."""
+    known = _native(name, own) or accuracy(name)
+    if known.confidence == "unknown":
+        return known
+    return replace(known, confidence=f"{known.confidence}; the format holds every {own}")
+
+
+def holds(own: str, wide: str) -> bool:
+    """Whether a format has every value of an integer format, so that a model in it loses nothing."""
+    narrow, held = PRECISIONS[own], PRECISIONS[wide]
+    if not narrow.is_integer:
+        return False
+    return narrow.bits <= (held.bits if held.is_integer else _SIGNIFICAND.get(wide, 0))
 
 
 def _native(name: str, own: str) -> Accuracy | None:
@@ -248,7 +286,7 @@ def _changes(graph: Graph, own: str, formats: PrecisionPlan, sparsity: str) -> l
     weight, activation = formats.weight, formats.activation
     if formats.layers:
         changes.append(("mixed", f"layers in {formats.name}"))
-    elif (weight.name, activation.name) != (own, own):
+    elif not all(kind.name == own or holds(own, kind.name) for kind in (weight, activation)):
         level = _level(weight.name, activation.name)
         narrow = weight.bits < activation.bits
         changes.append(("weight-only" if narrow else "ptq", level))

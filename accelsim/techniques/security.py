@@ -180,7 +180,8 @@ def traffic(graph: Graph, batch: int, stack: str, runs: float, kernels: float) -
     """Traffic of a graph that runs once or, on inputs that the device makes of what it got, more often.
 
     Each input and each answer is a copy of its own. Of a language model only the sampled token leaves, and a
-    serving engine sends some small arrays more. A recorded graph is submitted once, else every kernel is.
+    serving engine sends some small arrays more. A recorded graph is submitted once, else every kernel is; a
+    serving engine submits some kernels around it.
 
     Parameters
     ----------
@@ -201,12 +202,14 @@ def traffic(graph: Graph, batch: int, stack: str, runs: float, kernels: float) -
     else:
         size += TOKEN_BYTES * batch
         copies = len(inputs) + 1
+    recorded = not stack or stack_of(stack).launch == "graph"
+    launches = runs if recorded else kernels
     if stack in ENGINES:
         more = protection().engine_copies
         copies += more
         size += more * TOKEN_BYTES * batch
-    recorded = not stack or stack_of(stack).launch == "graph"
-    return Traffic(size, copies, runs if recorded else kernels)
+        launches += runs * protection().engine_launches
+    return Traffic(size, copies, launches)
 
 
 def sealed_s(moved: Traffic, seal: Seal, copy_s: float | None = None) -> float:

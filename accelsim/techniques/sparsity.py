@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import GraphError, RequestError, did_you_mean
@@ -279,7 +280,7 @@ def _reduction(op: Op, t: Tensor) -> int:
 
 def gains(graph: Graph, device: Any) -> tuple[str, ...]:
     """What the zeros of a graph's weights bring on a device, in words; empty for dense weights."""
-    if all(t.density == 1 and not t.pattern for t in graph.weights):
+    if _dense(graph):
         return ()
     weights = product_weights(graph).values()
     loose = [t for t in weights if t.density < 1 and not t.pattern]
@@ -300,6 +301,11 @@ def gains(graph: Graph, device: Any) -> tuple[str, ...]:
         else:
             found.append(f"{text} gain nothing: the multipliers take zeros like any value")
     return (*found, *_pattern_notes({t.pattern for t in weights if t.pattern}, device))
+
+
+@lru_cache(maxsize=64)
+def _dense(graph: Graph) -> bool:
+    return all(t.density == 1 and not t.pattern for t in graph.weights)
 
 
 def _pattern_notes(patterns: set[str], device: Any) -> list[str]:

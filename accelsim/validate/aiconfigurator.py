@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from accelsim.core.errors import MissingExtraError, RequestError, UnknownNameError, did_you_mean
 
@@ -80,9 +81,23 @@ _UNGATED = (
 )
 _ALWAYS_GATED = ("sglang_fused_moe_triton", "sglang_marlin_moe", "vllm_fused_moe", "vllm_marlin_int4_moe")
 
+# Layers of Mixtral and Gemma, which like the ungated ones SGLang's Triton and Marlin kernels were timed on
+# with every choice of a token on the rank: hidden, intermediate, topk, experts. Until 0.5.10 all layers were.
+_LOCAL = (*_UNGATED, (2816, 704, 8, 128), (4096, 14336, 2, 8), (6144, 16384, 2, 8))
+_LOCAL_KERNELS = ("sglang_fused_moe_triton", "sglang_marlin_moe")
+_LOCAL_UNTIL = "0.5.10"
+
+_GROUP_LIMITED = (7168, 2048, 8, 256)
+"""The layer of DeepSeek-V3, whose router picks four of eight groups of experts first."""
+
+_ABSORBED_KERNELS = ("flash_attention", "triton")
+"""SGLang's kernels that were timed on prompts with keys and values that are the latents."""
+
 NO_GRAPH = "timed without a CUDA graph"
 QUANTISATION = "dynamic quantisation"
 ONE_COPY = "one copy of the weights"
+NOT_BALANCED = "half of the rows on four experts, labelled balanced"
+NOT_SPLIT = "takes as long on many ranks as on one"
 TOO_FAST = "faster than the device can be as labelled"
 
 
@@ -227,6 +242,28 @@ def _attention(device: str, op: str, name: str, versions: Versions, flagged: boo
     return _finish(frame, device, columns, flagged)
 
 
+def mla(device: str, *, versions: Versions = "newest", flagged: bool = False) -> pd.DataFrame:
+    """Latent attention of DeepSeek-V3, prompts and single tokens; see `gemm` for the parameters."""
+    import pandas as pd
+
+    shape = ["batch_size", "isl", "step", "num_heads", "kv_cache_dtype"]
+    parts = []
+    for op, name in (("mla_prefill", "context_mla_perf"), ("mla_decode", "generation_mla_perf")):
+        part = _read(device, "mla", name, shape, "mla_dtype", versions)
+        text = ("backend", "version", "dtype", "kernel", "kv_cache_dtype")
+        parts.append(part.astype(dict.fromkeys(text, str)).assign(op=op))
+    frame = pd.concat(parts, ignore_index=True)
+    frame["seq_kv"] = frame["isl"] + frame["step"]
+    frame = frame.rename(columns={"batch_size": "batch", "isl": "seq_q", "num_heads": "heads"})
+    both = frame["dtype"] + ",kv=" + frame["kv_cache_dtype"]
+    frame["precision"] = _translated(both, _ATTENTION_FORMATS)
+    frame["dtype"], frame["causal"] = both, True
+    # At 1088 products per score these reach 0.6 of the peak, as FlashAttention does; at 320, 0.18.
+    frame["absorbed"] = (frame["op"] == "mla_prefill") & frame["kernel"].isin(_ABSORBED_KERNELS)
+    columns = ("batch", "heads", "seq_q", "seq_kv", "causal", "absorbed")
+    return _finish(frame, device, columns, flagged)
+
+
 def moe(device: str, *, versions: Versions = "newest", flagged: bool = False) -> pd.DataFrame:
     """Expert layers of one rank; see `gemm` for the parameters."""
     shape = ["num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"]
@@ -238,13 +275,17 @@ def moe(device: str, *, versions: Versions = "newest", flagged: bool = False) ->
         name: 0.0 if name == "balanced" else float(name.removeprefix("power_law_")) for name in law.unique()
     }
     frame["skew"] = law.map(skews)
-    layer = frame[["hidden_size", "inter_size", "topk", "num_experts"]].to_numpy()
-    open_shape = np.zeros(len(frame), dtype=bool)
-    for sizes in _UNGATED:
-        open_shape |= (layer == np.array(sizes)).all(axis=1)
     kernels = frame["kernel"].astype(str)
     gated = kernels.map({k: k.startswith(_ALWAYS_GATED) for k in kernels.unique()})
-    frame["gated"] = gated.to_numpy() | ~open_shape
+    frame["gated"] = gated.to_numpy() | ~_is_layer(frame, _UNGATED)
+    sglang, several = frame["backend"] == "sglang", frame["moe_ep_size"] > 1
+    old = {v: version_key(v) <= version_key(_LOCAL_UNTIL) for v in frame["version"].astype(str).unique()}
+    before = frame["version"].astype(str).map(old).to_numpy() & sglang.to_numpy()
+    frame["local"] = several & kernels.isin(_LOCAL_KERNELS) & (before | _is_layer(frame, _LOCAL))
+    whole = several & kernels.str.startswith("sglang_marlin") & (frame["dtype"] == "w4a16_mxfp4")
+    grouped = _is_layer(frame, (_GROUP_LIMITED,)) & (frame["skew"] == 0.0) & ~before
+    grouped &= sglang | kernels.str.contains("flashinfer_trtllm")
+    frame["flag"] = np.where(whole, NOT_SPLIT, np.where(grouped, NOT_BALANCED, ""))
     names = {
         "num_tokens": "tokens",
         "hidden_size": "hidden",
@@ -253,8 +294,17 @@ def moe(device: str, *, versions: Versions = "newest", flagged: bool = False) ->
         "moe_tp_size": "tensor_ranks",
         "moe_ep_size": "expert_ranks",
     }
-    columns = (*names.values(), "topk", "gated", "skew", "scale_block")
+    columns = (*names.values(), "topk", "gated", "skew", "local", "scale_block")
     return _finish(frame.rename(columns=names), device, columns, flagged)
+
+
+def _is_layer(frame: pd.DataFrame, layers: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.bool_]:
+    """Whether rows are of one of the expert layers."""
+    sizes = frame[["hidden_size", "inter_size", "topk", "num_experts"]].to_numpy()
+    found = np.zeros(len(frame), dtype=bool)
+    for layer in layers:
+        found |= (sizes == np.array(layer)).all(axis=1)
+    return found
 
 
 def collectives(device: str, *, versions: Versions = "newest", flagged: bool = False) -> pd.DataFrame:
@@ -283,6 +333,7 @@ LOADERS: Mapping[str, Callable[..., pd.DataFrame]] = MappingProxyType(
         "gemm": gemm,
         "attention_prefill": attention_prefill,
         "attention_decode": attention_decode,
+        "mla": mla,
         "moe": moe,
         "collectives": collectives,
     }

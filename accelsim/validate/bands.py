@@ -51,6 +51,16 @@ class Measured:
 
     samples: Mapping[str, Sample]
 
+    def without(self, family: Iterable[str]) -> Measured:
+        """The rows of the other devices."""
+        gone = set(family)
+        return Measured({name: rows for name, rows in self.samples.items() if name not in gone})
+
+    def only(self, op: str) -> Measured:
+        """The rows of one operator."""
+        held = {n: s.take(s.frame["op"].astype(str).to_numpy() == op) for n, s in self.samples.items()}
+        return Measured({name: rows for name, rows in held.items() if len(rows)})
+
     @property
     def families(self) -> list[tuple[str, ...]]:
         """Families of the devices, siblings together."""
@@ -102,7 +112,12 @@ def _frames(device: str, rows: int) -> Iterable[tuple[pd.DataFrame, int]]:
     yield aiconfigurator.truth_gemm(device), 2 * rows
     products = aiconfigurator.gemm(device)
     yield products[products["dtype"] != "bfloat16"], 2 * rows
-    for load in (aiconfigurator.attention_prefill, aiconfigurator.attention_decode, aiconfigurator.moe):
+    for load in (
+        aiconfigurator.attention_prefill,
+        aiconfigurator.attention_decode,
+        aiconfigurator.mla,
+        aiconfigurator.moe,
+    ):
         yield load(device), rows
     yield aiconfigurator.collectives(device), rows
 
@@ -167,18 +182,45 @@ def left_out_cells(frame: pd.DataFrame) -> dict[str, tuple[Band, float]]:
     return found
 
 
-def table(measured: Measured) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The shipped table, as `accelsim.architectures.gpu.intervals.shipped_bands` reads it, and the left-out
-    devices.
+def left_out_residuals(measured: Measured, own: pd.DataFrame) -> pd.DataFrame:
+    """Residuals of each family with constants of the others; of operators that one family alone has rows of,
+    its own.
+
+    Parameters
+    ----------
+    measured : Measured
+    own : DataFrame
+        `residuals` of devices as they are shipped, of these or more.
     """
     import pandas as pd
 
-    strange = left_out(measured)
-    own, other = residuals(measured), residuals(measured, strange)
+    other = residuals(measured, left_out(measured))
     single = other.groupby(other["op"].astype(str))["family"].nunique()
     alone = list(single.index[single == 1])
-    kept = [own[own["op"].isin(alone)], other[~other["op"].isin(alone)]]
-    other = pd.concat(kept, ignore_index=True)
+    mine = own[own["op"].isin(alone) & own["device"].isin(measured.samples)]
+    return pd.concat([mine, other[~other["op"].isin(alone)]], ignore_index=True)
+
+
+def bands_without(measured: Measured, own: pd.DataFrame, family: Iterable[str]) -> dict[str, Band]:
+    """Left-out bands as they would ship had a family never been measured: neither the constants nor the
+    residuals behind them have seen a row of it.
+    """
+    rest = measured.without(family)
+    return {cell: band for cell, (band, _) in left_out_cells(left_out_residuals(rest, own)).items()}
+
+
+def with_bands(device: Any, bands: Mapping[str, Band]) -> Any:
+    """The device with these error bands, whatever ships for it."""
+    kernels = device.kernels.model_copy(update={"band": dict(bands)})
+    return device.model_copy(update={"kernels": kernels})
+
+
+def table(measured: Measured) -> pd.DataFrame:
+    """The shipped table, as `accelsim.architectures.gpu.intervals.shipped_bands` reads it."""
+    import pandas as pd
+
+    own = residuals(measured)
+    other = left_out_residuals(measured, own)
     lines: list[tuple[float, dict[str, Any]]] = []
     shares: dict[str, list[float]] = {MEASURED: [], LEFT_OUT: []}
     for name in measured.samples:
@@ -197,7 +239,7 @@ def table(measured: Measured) -> tuple[pd.DataFrame, dict[str, Any]]:
         known = [v for v in values if np.isfinite(v)]
         rows.append({"basis": basis, "device": "", "cell": "common", "low": f"{np.mean(known):.3f}"})
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).fillna("")
-    return frame.sort_values(["basis", "device", "cell"], ignore_index=True), strange
+    return frame.sort_values(["basis", "device", "cell"], ignore_index=True)
 
 
 def _line(
@@ -232,42 +274,34 @@ def _products(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[(frame["op"] == "gemm") & (frame["formats"] == "half")].reset_index(drop=True)
 
 
-def scores(test: Measured, training: Measured, strange: Mapping[str, Any]) -> pd.DataFrame:
+def scores(test: Measured, training: Measured) -> pd.DataFrame:
     """Coverage, median half-width and interval score of each device and operator on test rows.
 
     Parameters
     ----------
     test, training : Measured
-    strange : mapping
-        Devices as `left_out` makes them.
 
     Returns
     -------
     DataFrame
         ``basis device op rows coverage_pct half_width_pct interval_score_pct``. A device that was left out
-        takes the bands of the families other than its own.
+        takes constants and bands that have seen no row of its family, see `bands_without`.
     """
     import pandas as pd
 
     found = []
-    known: dict[tuple[int, str], dict[str, Band]] = {}
-    own, other, basis = residuals(test), residuals(test, strange), residuals(training, strange)
-    for label, frame in ((MEASURED, own), (LEFT_OUT, other)):
+    mine = residuals(training)
+    without = {number: bands_without(training, mine, family) for number, family in enumerate(test.families)}
+    for label, frame in ((MEASURED, residuals(test)), (LEFT_OUT, residuals(test, left_out(training)))):
         for (name, op, formats), part in frame.groupby(
             ["device", frame["op"].astype(str), "formats"], sort=True
         ):
             device = load_hardware(str(name))
             if label == LEFT_OUT:
-                family = int(part["family"].iloc[0])
-                if (family, op) not in known:
-                    rest = basis[(basis["family"] != family) & (basis["op"].astype(str) == op)]
-                    entries = left_out_cells(rest.reset_index(drop=True)) if len(rest) else {}
-                    known[family, str(op)] = {cell: band for cell, (band, _) in entries.items()}
-                bands = known[family, str(op)]
-                if not bands:
+                bands = without[int(part["family"].iloc[0])]
+                if op not in bands:
                     continue
-                kernels = device.kernels.model_copy(update={"band": bands})
-                device = device.model_copy(update={"kernels": kernels})
+                device = with_bands(device, bands)
             low, high = factors(str(op), str(formats), device, Options(), part["predicted_s"], part["bound"])
             predicted = part["predicted_s"].to_numpy()
             scored = coverage(part.assign(low_s=low * predicted, high_s=high * predicted))

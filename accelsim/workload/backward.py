@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from accelsim.core.errors import RequestError, UnsupportedOpError, did_you_mean
 from accelsim.core.precision import PRECISIONS
+from accelsim.workload import gradients_parallel  # noqa: F401  (registers its rules)
 from accelsim.workload.gradients import RULES, STOPS, Gradients
 from accelsim.workload.graph import Graph, Op, Tensor
 
@@ -126,7 +127,8 @@ def together(graph: Graph, reverse: Graph) -> Graph:
 def training_step(graph: Graph, optimiser: str = "adam") -> Graph:
     """Forward pass, backward pass and update of the weights as one graph.
 
-    The optimiser's states lie beside the weights, in their format unless a precision plan names
+    Batch norms take the statistics of their batch: they read their input once more before they scale it. The
+    optimiser's states lie beside the weights, in their format unless a precision plan names
     ``*.update``.
 
     Parameters
@@ -155,15 +157,31 @@ def training_step(graph: Graph, optimiser: str = "adam") -> Graph:
         attributes = {"per_element": per_element, "of": optimiser}
         inputs = (weight, gradient, *held[1:])
         updates.append(Op(f"{name}.update", "gradient", inputs, after, attributes, copies, optimiser))
-    joined = together(graph, reverse.graph)
     return Graph(
         f"{graph.name} training step",
-        (*joined.ops, *updates),
+        (*_with_statistics(graph), *reverse.graph.ops, *updates),
         phase=graph.phase,
         batch=graph.batch,
         item=graph.item,
         metadata={**reverse.graph.metadata, "optimiser": optimiser},
     )
+
+
+def _with_statistics(graph: Graph) -> Iterator[Op]:
+    """The forward ops, with a pass over the input of each batch norm that sums it and its squares."""
+    for op in graph:
+        if op.kind == "batch_norm":
+            x = op.inputs[0]
+            axes = tuple(i for i in range(len(x.shape)) if i != 1)
+            name = f"{op.name}.statistics"
+            sums = replace(
+                x, name=name, shape=(x.shape[1],), batch_axis=None, role="activation", density=1.0, pattern=""
+            )
+            attributes = {"function": "mean", "axes": axes}
+            yield Op(
+                name, "reduce", (x,), (sums,), attributes, op.repeat, "statistics of a batch", "", op.block
+            )
+        yield op
 
 
 def _sources(graph: Graph, wrt: str | Iterable[str]) -> tuple[str, ...]:
@@ -203,7 +221,8 @@ def _reached(graph: Graph, sources: Iterable[str]) -> set[str]:
     found = set(sources)
     for op in graph:
         if op.kind not in STOPS and any(t.name in found for t in op.inputs):
-            found |= {t.name for t in op.outputs}
+            passed = op.outputs[:1] if op.kind == "topk" else op.outputs  # its indices have no gradient
+            found |= {t.name for t in passed}
     return found
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from accelsim.workload.graph import Op, Tensor
 from accelsim.workload.ops.elementwise import ACTIVATION_OPS, COMPOSITE_OPS, PAIRWISE_OPS
 
-STOPS = frozenset({"topk", "kv_write"})
-"""Kinds that no gradient passes: what they put out are indices or a cache."""
+STOPS = frozenset({"kv_write"})
+"""Kinds that no gradient passes: what they put out is a cache."""
 
 
 @dataclass
@@ -208,6 +208,17 @@ def _attention(g: Gradients) -> None:
     found = g.emit(
         "attention_backward", (g.seed, q, k, v, g.op.outputs[0], *g.op.inputs[3:]), q, k, v, **attributes
     )
+    for index, gradient in enumerate(found):
+        if g.wants(index):
+            g.give(index, gradient)
+
+
+@register_backward("mla_attention")
+def _latent_attention(g: Gradients) -> None:
+    """One kernel; the cache's gradient is that of keys and values together."""
+    q, cache = g.op.inputs[:2]
+    attributes = {n: g.op.attributes[n] for n in ("latent", "rope", "causal") if n in g.op.attributes}
+    found = g.emit("mla_attention_backward", (g.seed, q, cache, g.op.outputs[0]), q, cache, **attributes)
     for index, gradient in enumerate(found):
         if g.wants(index):
             g.give(index, gradient)

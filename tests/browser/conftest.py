@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,19 +61,11 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
     pytest.fail(f"{url} does not answer:\n{log.read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    if find_spec("jupyterlab") is None or find_spec("anywidget") is None:
-        pytest.skip("JupyterLab and anywidget (extra [notebook]) are not installed")
-    home = tmp_path_factory.mktemp("lab")
+@contextmanager
+def served(home: Path, app: str, *options: str) -> Iterator[Lab]:
+    """A Jupyter application on the notebooks, with settings and folders of its own."""
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
-    found = Lab(f"http://127.0.0.1:{free_port()}", home / "settings", home / "lab.log")
-    # A dialogue about news would cover the page, and look for them outside.
-    quiet = home / "settings" / "@jupyterlab" / "apputils-extension"
-    quiet.mkdir(parents=True)
-    (quiet / "notification.jupyterlab-settings").write_text(
-        '{"fetchNews": "false", "checkForUpdates": false}'
-    )
+    found = Lab(f"http://127.0.0.1:{free_port()}", home / "settings", home / f"{app}.log")
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -82,17 +75,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "IPYTHONDIR": str(home / "ipython"),
     }
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"),
-        f"--port={found.url.rsplit(':', 1)[1]}",
-        f"--ServerApp.root_dir={home / 'notebooks'}",
-        "--IdentityProvider.token=",
-        "--ServerApp.password=",
-    ]
+    command = [sys.executable, "-m", app, "--no-browser", f"--port={found.url.rsplit(':', 1)[1]}", *options]
     with found.log.open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=home)
     try:
-        wait_for(f"{found.url}/api/status", process, found.log)
+        wait_for(found.url, process, found.log)
         yield found
     finally:
         process.terminate()
@@ -100,6 +87,45 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def open_to_all(home: Path) -> tuple[str, ...]:
+    """Options of a Jupyter server that asks for no token."""
+    return (
+        *("--allow-root", "--ip=127.0.0.1", f"--ServerApp.root_dir={home / 'notebooks'}"),
+        *("--IdentityProvider.token=", "--ServerApp.password="),
+    )
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if find_spec("jupyterlab") is None or find_spec("anywidget") is None:
+        pytest.skip("JupyterLab and anywidget (extra [notebook]) are not installed")
+    home = tmp_path_factory.mktemp("lab")
+    # A dialogue about news would cover the page, and look for them outside.
+    quiet = home / "settings" / "@jupyterlab" / "apputils-extension"
+    quiet.mkdir(parents=True)
+    (quiet / "notification.jupyterlab-settings").write_text(
+        '{"fetchNews": "false", "checkForUpdates": false}'
+    )
+    with served(home, "jupyterlab", *open_to_all(home)) as found:
+        yield found
+
+
+@pytest.fixture
+def notebook_app(tmp_path: Path) -> Iterator[Lab]:
+    if find_spec("notebook") is None:
+        pytest.skip("Notebook 7 is not installed")
+    with served(tmp_path, "notebook", *open_to_all(tmp_path)) as found:
+        yield found
+
+
+@pytest.fixture
+def voila(tmp_path: Path) -> Iterator[Lab]:
+    if find_spec("voila") is None:
+        pytest.skip("Voila (extra [notebook]) is not installed")
+    with served(tmp_path, "voila", str(tmp_path / "notebooks" / "11-explorer.ipynb")) as found:
+        yield found
 
 
 @dataclass

@@ -45,13 +45,17 @@ def opened(browser: Browser, lab: Lab, *, width: int = 1280, height: int = 900, 
     page.get_by_text("| Idle").wait_for(timeout=90_000)
     page.locator(".lm-MenuBar-item", has_text="Run").click()
     page.locator(".lm-Menu-item", has_text="Run All Cells").first.click()
+    drawn(page)
+    return page
+
+
+def drawn(page: Any) -> None:
+    """Wait for all charts; three devices at eleven batches make the curves whole."""
     page.locator(FIGURE).nth(4).wait_for(timeout=120_000)
-    # Three devices at eleven batches: the curves are whole.
     page.wait_for_function(
         "document.querySelector('.accelsim-chart').querySelectorAll('[data-pick]').length == 33",
         timeout=120_000,
     )
-    return page
 
 
 def picture(page: Any, name: str) -> None:
@@ -61,8 +65,11 @@ def picture(page: Any, name: str) -> None:
 
 
 def serious(errors: list[str]) -> list[str]:
-    """Console errors that are not JupyterLab's own looks for optional files of its server."""
-    return [e for e in errors if "favicon" not in e and "/api/" not in e and "404" not in e]
+    """Console errors but those of the applications: looks for optional files, for MathJax on the net, and
+    Notebook's extension where Voila loads it.
+    """
+    foreign = ("favicon", "/api/", "404", "ERR_NAME_NOT_RESOLVED", "@jupyter-notebook/lab-extension")
+    return [e for e in errors if not any(name in e for name in foreign)]
 
 
 @pytest.mark.browser
@@ -148,5 +155,41 @@ def test_nothing_runs_over_the_page(browser: Browser, lab: Lab, width: int, dark
     )
     text, ground = ([int(float(v)) for v in c.split("(")[1].rstrip(")").split(",")[:3]] for c in colours)
     assert abs(sum(text) - sum(ground)) > 300  # the text stands out from its ground
+    assert serious(browser.errors) == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_the_explorer_works_in_notebook_7(browser: Browser, notebook_app: Lab) -> None:
+    page = browser.page()
+    page.goto(f"{notebook_app.url}/notebooks/11-explorer.ipynb")
+    cell = page.locator(".jp-CodeCell")
+    cell.wait_for(timeout=90_000)
+    prompt = cell.locator(".jp-InputPrompt")
+    page.wait_for_load_state("networkidle")
+    browser.errors.clear()  # the application's own, before anything ran
+    for _ in range(60):  # until its kernel is there, the page drops what is to be run
+        cell.locator(".cm-content").click()
+        page.keyboard.press("Control+Enter")
+        page.wait_for_timeout(1000)
+        if prompt.inner_text().strip() not in ("[ ]:", ""):
+            break
+    moves(page, "notebook-7", browser)
+
+
+@pytest.mark.browser
+def test_the_explorer_works_in_voila(browser: Browser, voila: Lab) -> None:
+    page = browser.page()
+    page.goto(voila.url, timeout=120_000)
+    moves(page, "voila", browser)
+
+
+def moves(page: Any, name: str, browser: Browser) -> None:
+    """Charts appear, follow a slider, and nothing complains."""
+    drawn(page)
+    before = page.locator(FIGURE).first.inner_html()
+    page.evaluate(MOVE, ["Batch", "ArrowRight"])
+    assert page.locator(FIGURE).first.inner_html() != before
+    picture(page, name)
     assert serious(browser.errors) == []
     page.close()

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from accelsim.calibration import constants as C
+from accelsim.calibration.rows import Sample
 from accelsim.calibration.splits import held_out
 from accelsim.core.errors import MissingExtraError
 from accelsim.hardware.spec import load_hardware
@@ -43,7 +44,7 @@ def test_left_out_devices_take_the_constants_of_others(training: bands.Measured)
 def test_the_table_reads_back(training: bands.Measured, tmp_path) -> None:  # type: ignore[no-untyped-def]
     from accelsim.architectures.gpu.intervals import LEFT_OUT, MEASURED, shipped_bands
 
-    table, _ = bands.table(training)
+    table = bands.table(training)
     assert len(table) <= bands.MOST_CELLS + 2
     path = tmp_path / "t.csv"
     path.write_text("# a comment\n" + table.to_csv(index=False))
@@ -52,6 +53,19 @@ def test_the_table_reads_back(training: bands.Measured, tmp_path) -> None:  # ty
     assert set(cells) == {(MEASURED, "a100-sxm"), (MEASURED, "l40s"), (LEFT_OUT, "")}
     own, other = cells[MEASURED, "a100-sxm"]["gemm/half"], cells[LEFT_OUT, ""]["gemm/half"]
     assert other.high / other.low > own.high / own.low
+
+
+def test_left_out_bands_have_not_seen_the_family(training: bands.Measured) -> None:
+    """Rows of the family that take ten times as long, or none at all, give the same bands."""
+    slow = {**training.samples}
+    frame = slow["a100-sxm"].frame
+    slow["a100-sxm"] = Sample.of(frame.assign(latency_s=10.0 * frame["latency_s"]))
+    changed = bands.Measured(slow)
+    found = [bands.bands_without(m, bands.residuals(m), ("a100-sxm",)) for m in (training, changed)]
+    assert found[0]
+    assert found[0] == found[1]
+    rest = bands.Measured({"l40s": training.samples["l40s"]})
+    assert bands.bands_without(rest, bands.residuals(rest), ()) == found[0]
 
 
 def test_families_count_alike() -> None:

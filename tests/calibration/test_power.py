@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import accelsim as ax
-from accelsim.calibration.power import fit_power, predict_power
+from accelsim.calibration.power import Sensor, fit_power, fit_sensor, predict_power
 from accelsim.core.errors import RequestError
 from accelsim.hardware.power_kernels import PowerModel
 from accelsim.validate.power import errors, single_reading
@@ -62,3 +62,24 @@ def test_errors_are_in_percent_of_the_measurement():
     table = errors(frame, ["quality"]).set_index("quality")
     assert table.loc["a", "mape_pct"] == pytest.approx(10)
     assert table.loc["all", "rows"] == 3
+
+
+def test_the_sensor_shows_what_ran_before_and_then_the_kernel():
+    sensor = Sensor(before_w=300.0, settling_s=1e-4)
+    assert sensor.reading_w(np.array([900.0]), np.array([1e-9]))[0] == pytest.approx(300, abs=0.1)
+    assert sensor.reading_w(np.array([900.0]), np.array([1e-2]))[0] == pytest.approx(900)
+    assert sensor.reading_w(np.array([900.0]), np.array([1e-4 * np.log(2)]))[0] == pytest.approx(600)
+
+
+def test_the_fit_finds_the_sensor_behind_the_readings():
+    random = np.random.default_rng(5)
+    taken, true = 10 ** random.uniform(-5.3, -3, 400), random.uniform(250, 950, 400)
+    made = {"moe": Sensor(420.0, 9e-5), "attention_decode": Sensor(350.0, 2e-5)}
+    frames = [
+        pd.DataFrame({"op": op, "latency_s": taken, "predicted_w": true, "power_w": s.reading_w(true, taken)})
+        for op, s in made.items()
+    ]
+    found = fit_sensor(pd.concat(frames, ignore_index=True))
+    for op, sensor in made.items():
+        assert found[op].before_w == pytest.approx(sensor.before_w, rel=0.01)
+        assert found[op].settling_s == pytest.approx(sensor.settling_s, rel=0.02)

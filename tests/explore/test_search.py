@@ -38,7 +38,7 @@ def array_model(points):
     return columns_of(rows)
 
 
-def array_rows(group):
+def array_rows(group, loaded):
     points = [{**group.settings, "batch": b} for b in group.batches.tolist()]
     yield group.positions.tolist(), array_model(points)
 

@@ -41,7 +41,7 @@ def test_a_study_resumes_and_another_model_keeps_both(tmp_path, monkeypatch):
     path = tmp_path / "s.db"
     first = ax.sweep("resnet18", "t4", store=path, **AXES)
     calls = []
-    monkeypatch.setattr("accelsim.explore.sweep.rows_of", lambda group: calls.append(group))
+    monkeypatch.setattr("accelsim.explore.sweep.rows_of", lambda group, loaded: calls.append(group))
     again = ax.sweep("resnet18", "t4", store=path, **AXES)
     assert not calls
     assert again.frame.equals(first.frame)

@@ -6,6 +6,7 @@ import pytest
 
 import accelsim as ax
 from accelsim.core.errors import AccelsimError
+from accelsim.explore import sweep as sweeping
 
 
 def test_pow2():
@@ -35,6 +36,17 @@ def test_workers_give_the_same_table():
     axes = {"batch": [1, 2, 4], "precision": ["fp16", "int8"]}
     serial, parallel = (ax.sweep("resnet18", ["l4"], jobs=j, **axes).frame for j in (1, 2))
     assert serial.equals(parallel)
+
+
+def test_workers_take_over_where_they_pay(monkeypatch):
+    axes = {"array.rows": list(range(8, 40)), "array.cols": [8, 12]}
+    here = ax.sweep("resnet18", "tpu-v4i", **axes).frame
+    asked = []
+    monkeypatch.setattr(sweeping, "WORKERS_S", 0.0)
+    monkeypatch.setattr(sweeping, "JUDGED_S", 0.0)
+    monkeypatch.setattr(sweeping, "_cores", lambda jobs: asked.append(jobs) or 2)
+    assert here.equals(ax.sweep("resnet18", "tpu-v4i", **axes).frame)
+    assert asked, "no workers were thought of"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,50 @@ def test_numbers_are_those_of_the_runs():
     assert "fp8" in table.loc[("ptq", "fp8")]["speedup_basis"]
 
 
+def test_bands_stand_where_there_is_one_and_counts_are_exact():
+    rows = {(r["technique"], r["level"]): r for r in ax.tradeoff("resnet50", "h100-sxm").rows}
+    row = rows["ptq", "int8"]
+    assert row["memory_low_bytes"] == row["memory_bytes"] == row["memory_high_bytes"]
+    assert "exact by construction" in row["memory_bytes_basis"]
+    half = 164.48536 * math.sqrt(0.7592 * 0.2408 / 50_000)  # a share of ImageNet's 50,000 images
+    assert row["accuracy_high_pct"] - row["accuracy_pct"] == pytest.approx(half, rel=1e-4)
+    assert row["accuracy_pct"] - row["accuracy_low_pct"] == pytest.approx(half, rel=1e-4)
+    assert "sampling of 50,000" in row["accuracy_pct_basis"]
+    assert math.isnan(rows["channel", "30%"]["accuracy_low_pct"])  # interpolated
+    assert "spread is not published" in rows["channel", "30%"]["accuracy_pct_basis"]
+    refused = rows["qat", "W4A4"]
+    assert refused["status"] == "infeasible"
+    assert refused["accuracy_pct"] == 74.24  # of the network, wherever it runs
+    assert "does not run it" in refused["accuracy_pct_basis"]
+    assert math.isnan(refused["speedup"])
+
+
+def test_a_network_of_whole_numbers_keeps_its_accuracy_in_a_format_that_holds_them():
+    for device in ("tpu-v4", "zcu104-dpu", "t4"):
+        rows = {(r["technique"], r["level"]): r for r in ax.tradeoff("finn-cnv", device).rows}
+        assert rows["ptq", "int8"]["accuracy_pct"] == 84.22
+        assert "holds every int1" in rows["ptq", "int8"]["accuracy_pct_basis"]
+    half = {(r["technique"], r["level"]): r for r in ax.tradeoff("finn-cnv", "tpu-v4").rows}
+    assert half["weight-only", "W8A16"]["precision"] == "weight=int8,activation=bf16,kv=bf16"
+
+
+def test_what_cannot_be_bought_is_rented():
+    bought, rented = ax.tradeoff("resnet18", ["t4", "tpu-v4"]).rows[
+        :: len(ax.tradeoff("resnet18", "t4").rows)
+    ]
+    assert bought["cost_per_million_items_usd_basis"].startswith("purchase of")
+    assert rented["cost_per_million_items_usd_basis"].startswith("rent of 3.22 USD/h, 2025, assumed")
+    paid = ax.tradeoff("resnet18", "tpu-v4", cost_model=ax.CostModel(mode="purchase")).rows[0]
+    assert math.isnan(paid["cost_per_million_items_usd"])
+
+
+def test_a_student_is_compared_only_within_a_source():
+    rows = {(r["technique"], r["level"]): r for r in ax.tradeoff("resnet50", ["h100-sxm"]).rows}
+    student = rows["distillation", "mobilenet-v2"]
+    assert student["accuracy_pct"] == 71.878
+    assert student["accuracy_drop_pct"] == pytest.approx(76.13 - 71.878)  # both of torchvision
+
+
 def test_robustness_is_unknown_unless_cited():
     cited = {
         "technique": "ptq",

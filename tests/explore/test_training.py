@@ -45,3 +45,32 @@ def test_optimisers_cost_what_they_move() -> None:
         for o in ("sgd", "momentum", "adam")
     ]
     assert times == sorted(times)
+
+
+def test_mixed_precision_keeps_sixteen_bytes_a_parameter_under_adam() -> None:
+    """A 16-bit copy and its gradients, and in fp32 the weights and two moments (2 + 2 + 3 x 4 bytes)."""
+    graph = ax.load_workload("bert-base")
+    at = {
+        s: ax.train(graph, "h100-sxm", precision="bf16", states=s).summary["memory_bytes"]
+        for s in (None, "fp32")
+    }
+    assert at["fp32"] - at[None] == pytest.approx((16 - 8) * graph.parameters, rel=1e-6)
+
+
+def test_wider_states_move_more() -> None:
+    narrow, wide = (ax.train("resnet50", "h100-sxm", precision="fp16", states=s) for s in ("fp16", "fp32"))
+    assert wide.summary["latency_s"] > narrow.summary["latency_s"]
+    assert wide.summary["flops"] == narrow.summary["flops"]
+
+
+def test_batch_norms_read_their_input_once_more_for_the_statistics() -> None:
+    graph = ax.load_workload("resnet50")
+    step = ax.training_step(graph)
+    norms = [op for op in graph if op.kind == "batch_norm"]
+    passes = [op for op in step if op.origin == "statistics of a batch"]
+    assert [op.inputs[0].name for op in passes] == [op.inputs[0].name for op in norms]
+    read = sum(op.work.bytes_read for op in passes)
+    assert read == sum(op.inputs[0].size_bytes for op in norms)
+    assert not any(
+        op.origin == "statistics of a batch" for op in ax.training_step(ax.load_workload("bert-base"))
+    )

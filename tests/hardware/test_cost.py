@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import accelsim as ax
+from accelsim.core.catalog import catalog
 from accelsim.core.errors import ConfigError, RequestError
 from accelsim.hardware import carbon, silicon
-from accelsim.hardware.cost import prices
+from accelsim.hardware.cost import KINDS, price_table, prices
 
 
 @given(st.floats(0.01, 0.3), st.floats(1, 15))
@@ -117,3 +118,30 @@ def test_a_price_of_a_device_file_without_a_year_is_refused():
         device = device.model_copy(update={"quantities": {**device.quantities, "cost.hourly": quantity}})
     with pytest.raises(ConfigError, match="no date"):
         prices(device)
+
+
+def test_the_table_of_prices_has_a_date_for_each():
+    devices = [ax.load_hardware(name) for name in catalog("hardware")]
+    rows = price_table(devices)
+    assert {row["kind"] for row in rows} == set(KINDS)
+    for row in rows:
+        assert 1990 < int(row["date"][:4]) < 2100
+        assert row["status"] in ("cited", "assumed")
+        assert row["source"]
+        assert row["unit"] == ("USD" if row["kind"] == "purchase" else "USD/h")
+        if row["status"] == "cited":
+            assert "recalled" not in row["source"]
+    mine = {"t4": {"rent": {"value": 0.4, "date": "2026-05-01", "source": "quote"}}}
+    own = {(r["hardware"], r["kind"]): r for r in price_table(devices, mine)}
+    assert own["t4", "rent"] | {"value": 0.4, "date": "2026-05-01"} == own["t4", "rent"]
+
+
+def test_three_years_of_rent_are_cheaper_than_hours_on_demand():
+    for name in ("h100-sxm", "b200", "mi300x"):
+        device = ax.load_hardware(name)
+        held = prices(device)
+        contract = ax.CostModel(mode="contract").hourly(device, held)
+        assert contract.value < ax.CostModel().hourly(device, held).value
+        assert "2026-04-03, cited" in contract.basis
+    device = ax.load_hardware("t4")
+    assert "for three years" in ax.CostModel(mode="contract").hourly(device, prices(device)).basis

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from accelsim.core.errors import AccelsimError, ConfigError, UnknownNameError
 from accelsim.hardware.schema import DEVICES, SystolicDevice
-from accelsim.hardware.spec import load_hardware, sources
+from accelsim.hardware.spec import build, load_hardware, sources
 
 _GOOD = """
 kind: systolic
@@ -285,3 +285,21 @@ def test_devices_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         device.name = "x"
     assert set(DEVICES) == {"gpu", "systolic", "fpga", "neuromorphic"}
+
+
+def test_a_changed_device_is_the_one_that_its_document_makes() -> None:
+    changes = {
+        "array.rows": 32,
+        "array.dataflow": "os",
+        "sram.ofmap": "64 KiB",
+        "energy.sram_byte": "0.1 pJ",
+        "power.idle": "2 W",
+    }
+    for name in ("tpu-v4", "eyeriss", "edge-tpu"):
+        changed = load_hardware(name).replace(**changes, **({"link": None} if name == "tpu-v4" else {}))
+        built = build(dict(changed.document), changed.name, name)
+        assert changed == built
+        assert changed.model_dump() == built.model_dump()
+        assert changed.quantities == built.quantities
+        assert changed.document["array"]["rows"].source.startswith("changed from")
+        assert load_hardware(name).array.rows != 32, "the device itself must stay"

@@ -85,6 +85,9 @@ def test_the_sections_answer_the_question(study, tmp_path):
         assert path in seen, path
         assert device.numbers[path].source in seen
     result = ax.simulate("resnet18", "gemmini", batch=16, precision="int8")
+    made = result.cost()
+    assert f"{made.summary['operating_kgco2e_per_million_items']:.3g}" in seen
+    assert made.basis["embodied_kgco2e"] in seen
     assert result.intervals["latency_s"].basis in seen
     for reason, count in study.frame["reason"].value_counts().items():
         assert str(reason) in seen
@@ -147,7 +150,7 @@ def test_no_points_one_point_unknown_and_infeasible(study, tmp_path):
         read(unknown.report(tmp_path / "nan.html", objectives=["latency_s", "energy_per_item_j"]))
     ).text
     assert "No feasible point has both objectives" in seen
-    assert "has no cost" in seen
+    assert "kg CO2e embodied" in seen
     none = ax.Study(study.frame.iloc[:0], study.axes)
     assert "0 points" in Reader(read(none.report(tmp_path / "none.html"))).text
 

@@ -134,3 +134,25 @@ def test_bad_topologies_name_the_line(files, row: str, words: str) -> None:
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the file"):
         scalesim_run(tmp_path / "no.cfg", tmp_path / "no.csv", None, tmp_path)
+
+
+ROW_WISE = CONFIG.replace("SparsitySupport = false", "SparsitySupport = true").replace(
+    "OptimizedMapping = false", "OptimizedMapping = true\nBlockSize = 8\nRandomNumberGeneratorSeed = 40"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("Dataflow = ws", "Dataflow = os", "row-wise sparsity needs Dataflow ws, not os"),
+        ("BlockSize = 8", "BlockSize = 1", "cannot use a block of 1 on 16 rows"),
+        ("BlockSize = 8", "BlockSize = 5", "cannot use a block of 5 on 16 rows"),
+        ("BlockSize = 8", "BlockSize = 32", "cannot use a block of 32 on 16 rows"),
+        ("FilterOffset = 10000000", "FilterOffset = 0", "needs a filter offset above 0"),
+        ("Seed = 40", "Seed = -1", "'-1' is not a whole number below"),
+    ],
+)
+def test_row_wise_sparsity_that_the_tool_cannot_run(files, old: str, new: str, words: str) -> None:
+    assert old in ROW_WISE
+    with pytest.raises(ConfigError, match=words):
+        files(ROW_WISE.replace(old, new))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from accelsim.architectures.opwork import work
 from accelsim.calibration.measurements import check_measurements, roofline
 from accelsim.core.errors import MissingExtraError, RequestError, UnknownNameError
 from accelsim.validate import aiconfigurator as source
@@ -58,12 +59,12 @@ def test_an_unknown_device_is_named() -> None:
         source.tables("h100-sxn", "gemm", "gemm_perf")
 
 
-# Rows of the newest versions: products, prefill, decode, experts, collectives.
+# Rows of the newest versions: products, prefill, decode, latent attention, experts, collectives.
 MINIMA = {
-    "a100-sxm": (72_000, 15_000, 11_500, 65_000, 700),
-    "h100-sxm": (270_000, 160_000, 150_000, 280_000, 700),
-    "l40s": (240_000, 160_000, 150_000, 195_000, 700),
-    "b200": (360_000, 160_000, 160_000, 440_000, 700),
+    "a100-sxm": (72_000, 15_000, 11_500, 4_200, 65_000, 700),
+    "h100-sxm": (270_000, 160_000, 150_000, 9_300, 279_000, 700),
+    "l40s": (240_000, 160_000, 150_000, 6_300, 195_000, 700),
+    "b200": (360_000, 160_000, 160_000, 9_300, 437_000, 700),
 }
 
 
@@ -202,6 +203,34 @@ def test_experts_read_their_weights_at_a_possible_speed() -> None:
     best = share.groupby(frame["gated"].to_numpy()[large]).max()
     assert best[True] > 0.8
     assert best[False] > 0.8
+
+
+@installed
+def test_tokens_that_stay_on_a_rank_make_it_as_slow_as_it_is() -> None:
+    """Of a layer with two experts per token, two ranks take as long as one and four take half of that."""
+    frame = load("moe", "rtx-pro-6000")
+    mixtral = (frame["hidden"] == 6144) & (frame["experts"] == 8) & (frame["dtype"] == "bfloat16")
+    frame = frame[mixtral & (frame["backend"] == "sglang") & (frame["skew"] == 0) & (frame["tokens"] >= 8192)]
+    frame = frame[frame["tensor_ranks"] == 1]
+    assert (frame["local"] == (frame["expert_ranks"] > 1)).all()
+    took = frame.groupby(["tokens", "expert_ranks"])["latency_s"].median().unstack()
+    assert (took[2] / took[1]).median() == pytest.approx(1.0, abs=0.05)
+    assert (took[4] / took[1]).median() == pytest.approx(0.5, abs=0.05)
+    assert (took[8] / took[1]).median() == pytest.approx(0.25, abs=0.05)
+
+
+@installed
+def test_latent_prompts_stay_below_the_peak_in_the_form_that_they_have() -> None:
+    for device, peak in (("h100-sxm", 989e12), ("l40s", 181e12)):
+        frame = load("mla", device)
+        frame = frame[(frame["op"] == "mla_prefill") & (frame["precision"] == "bf16")]
+        absorbed = frame["absorbed"].to_numpy()
+        assert (frame.loc[absorbed, "backend"] == "sglang").all()
+        assert absorbed.any()
+        flops, _, _ = work(frame)
+        share = flops / frame["latency_s"].to_numpy() / peak
+        assert 0.4 < share[absorbed].max() < 1.0
+        assert 0.55 < share[~absorbed].max() < 1.0
 
 
 @installed

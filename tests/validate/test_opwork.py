@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accelsim.architectures.opschema import shapes
 from accelsim.architectures.opwork import expected_experts, visible_pairs, work
+from accelsim.architectures.single import ops_of
+from accelsim.core.precision import plan
 from accelsim.workload.builders.layers import GraphBuilder
 
 
@@ -74,6 +77,23 @@ def test_attention_counts_as_the_graph_counts() -> None:
     assert dram == op.bytes_compulsory
 
 
+def test_latent_attention_counts_as_the_graph_counts() -> None:
+    for op, shape in (
+        ("mla_decode", {"seq_q": 1, "seq_kv": 100}),
+        ("mla_prefill", {"seq_q": 32, "absorbed": 1}),
+        ("mla_prefill", {"seq_q": 32}),
+    ):
+        row = {"op": op, "batch": 3, "heads": 16, **shape}
+        flops, dram, _ = _work(**row)
+        filled = {name: int(values[0]) for name, values in shapes(pd.DataFrame([row]), op).items()}
+        (kernel,) = ops_of(op, filled, plan("bf16"), "one")
+        assert flops == kernel.flops
+        assert dram == kernel.bytes_compulsory
+    keys = 3 * 16 * 32 * 33  # twice the visible pairs of all heads
+    assert _work(op="mla_prefill", batch=3, heads=16, seq_q=32)[0] == keys * (192 + 128)
+    assert _work(op="mla_prefill", batch=3, heads=16, seq_q=32, absorbed=1)[0] == keys * (576 + 512)
+
+
 def test_a_window_bounds_what_is_read() -> None:
     whole = _work(op="attention_decode", heads=1, head_dim=64, seq_kv=4096)
     short = _work(op="attention_decode", heads=1, head_dim=64, seq_kv=4096, window=128)
@@ -95,6 +115,15 @@ def test_experts_split_over_ranks_share_work_and_weights() -> None:
     assert split[0] * 8 == whole[0]
     assert whole[0] == 2 * 4096 * 2 * 3 * 512 * 256
     assert _work(**layer, gated=False)[0] * 3 == whole[0] * 2
+
+
+def test_tokens_that_stay_on_a_rank_are_topk_rows_there() -> None:
+    layer: dict[str, Any] = {"op": "moe", "tokens": 4096, "hidden": 512, "intermediate": 256, "local": 1}
+    layer |= {"experts": 16, "topk": 2}
+    whole = _work(**layer)
+    assert _work(**layer | {"local": 0}) == whole  # one rank has all
+    assert _work(**layer, expert_ranks=2)[0] == whole[0]  # every token visits both
+    assert _work(**layer, expert_ranks=8)[0] * 4 == whole[0]
 
 
 def test_ring_traffic() -> None:

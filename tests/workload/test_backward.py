@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import accelsim as ax
 from accelsim.core.errors import RequestError, UnsupportedOpError
+from accelsim.core.precision import precision
 from accelsim.workload.backward import backward, reverse_of, together, training_step
-from accelsim.workload.graph import Graph
+from accelsim.workload.graph import Graph, Op
 from tests.strategies import graphs
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -68,6 +71,105 @@ def test_an_lstm_runs_the_flops_that_torch_counts(wrt: str) -> None:
     w = (b.weight("w_ih", 1024, 128), b.weight("w_hh", 1024, 256))
     b.op("lstm", [t, *w], (50, 4, 256), batch_axis=1, hidden=256, directions=1)
     assert backward(b.build(batch=4), wrt).flops == pytest.approx(seen, rel=1e-9)
+
+
+def experts_layer(tokens: int = 64, experts: int = 4, top_k: int = 2) -> Graph:
+    """Router, two products per expert, gated sum."""
+    b = ax.GraphBuilder("experts")
+    x = b.input("x", tokens, 32)
+    logits = b.linear(x, experts, bias=False)
+    sizes = {"experts": experts, "top_k": top_k}
+    like = replace(logits, shape=(tokens, top_k))
+    values = replace(like, name="values")
+    chosen = replace(like, name="chosen", precision=precision("int32", storage=True))
+    b.ops.append(Op("route", "topk", (logits,), (values, chosen), {"k": top_k}))
+    gates, rows = b.softmax(values), top_k * tokens
+    y = b.op("moe_dispatch", [x, chosen], (rows, 32), batch_axis=0, **sizes)
+    y = b.op("grouped_matmul", [y, b.weight("up", experts, 32, 48)], (rows, 48), batch_axis=0, **sizes)
+    y = b.activation(y)
+    y = b.op("grouped_matmul", [y, b.weight("down", experts, 48, 32)], (rows, 32), batch_axis=0, **sizes)
+    b.op("moe_combine", [y, gates], (tokens, 32), batch_axis=0, **sizes)
+    return b.build()
+
+
+@pytest.mark.parametrize("wrt", ["inputs", "weights", "both"])
+def test_an_expert_layer_equals_torch(wrt: str) -> None:
+    torch = pytest.importorskip("torch")
+    router, up, down = torch.randn(32, 4), torch.randn(4, 32, 48), torch.randn(4, 48, 32)
+    x = torch.randn(64, 32, requires_grad=wrt != "weights")
+    for w in (router, up, down):
+        w.requires_grad_(wrt != "inputs")
+    values, chosen = (x @ router).topk(2)
+    gates, y = torch.softmax(values, -1), torch.zeros(64, 32)
+    for e in range(4):
+        token, rank = (chosen == e).nonzero(as_tuple=True)
+        out = torch.relu(x[token] @ up[e]) @ down[e]
+        y = y.index_add(0, token, out * gates[token, rank, None])
+    graph = experts_layer()
+    found = reverse_of(graph, wrt)
+    assert found.graph.flops == pytest.approx(counted(y.sum().backward), rel=1e-9)
+    shapes = {t.name: t.shape for t in (*graph.inputs, *graph.weights)}
+    assert all(t.shape == shapes[name] for name, t in found.gradients.items())
+    assert set(found.gradients) == {n for n in shapes if wrt == "both" or (n == "x") == (wrt == "inputs")}
+
+
+def test_gradients_of_experts_without_rows_are_written_too() -> None:
+    graph = experts_layer(tokens=1, experts=16, top_k=1)
+    (op,) = [o for o in backward(graph, ["up"]) if o.kind == "grouped_weight_gradient"]
+    assert op.work.bytes_written == graph.weights[1].size_bytes == 16 * 32 * 48 * 2
+    assert op.flops == 2 * 32 * 48
+
+
+def test_latent_attention_runs_the_products_that_torch_counts() -> None:
+    """PyTorch keeps the scores, so it has one product fewer than a fused kernel, which makes them again."""
+    torch = pytest.importorskip("torch")
+    b, h, t, latent, rope = 2, 8, 16, 64, 16
+    q = torch.randn(b, h, t, latent + rope, requires_grad=True)
+    cache = torch.randn(b, t, latent + rope, requires_grad=True)
+    scores = q.reshape(b, h * t, -1) @ cache.transpose(1, 2)
+    y = torch.softmax(scores, -1) @ cache[..., :latent]
+    builder = ax.GraphBuilder("mla")
+    held = [builder.input("q", *q.shape), builder.input("cache", *cache.shape)]
+    builder.op("mla_attention", held, (b, h, t, latent), latent=latent, rope=rope, causal=False)
+    found = reverse_of(builder.build(), ["q", "cache"])
+    again = 2 * b * h * t * t * (latent + rope)
+    assert found.graph.flops == pytest.approx(counted(y.sum().backward) + again, rel=1e-9)
+    assert {n: g.shape for n, g in found.gradients.items()} == {"q": q.shape, "cache": cache.shape}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "back"),
+    [
+        ("all_reduce", 16, "all_reduce"),
+        ("all_gather", 64, "reduce_scatter"),
+        ("reduce_scatter", 4, "all_gather"),
+        ("all_to_all", 16, "all_to_all"),
+        ("send", 16, "send"),
+    ],
+)
+def test_collectives_send_as_much_back_as_forth(kind: str, rows: int, back: str) -> None:
+    b = ax.GraphBuilder("link")
+    b.op(kind, [b.input("x", 1, 16, 64)], (1, rows, 64), devices=4)
+    graph = b.build()
+    found = reverse_of(graph, "inputs")
+    assert [op.kind for op in found.graph] == [back]
+    assert found.graph.ops[0].work.link_bytes == graph.ops[0].work.link_bytes > 0
+    assert found.gradients["x"].shape == (1, 16, 64)
+
+
+@pytest.mark.parametrize("latent", [False, True])
+def test_attention_backward_runs_below_the_peak_and_slower_than_forward(latent: bool) -> None:
+    b = ax.GraphBuilder("attention", "bf16")
+    if latent:
+        held = [b.input("q", 4, 32, 2048, 576), b.input("cache", 4, 2048, 576)]
+        b.op("mla_attention", held, (4, 32, 2048, 512), latent=512, rope=64, causal=True)
+    else:
+        b.attention(*(b.input(n, 4, 32, 4096, 128) for n in "qkv"), causal=True)
+    graph = b.build()
+    reverse = backward(graph, [t.name for t in graph.inputs])
+    forth, back = (ax.simulate(g, "h100-sxm").ops["latency_s"].sum() for g in (graph, reverse))
+    assert reverse.flops / back < 989e12
+    assert 1.5 < back / forth < 3.5
 
 
 def network(*, groups: int = 1) -> Graph:

@@ -57,6 +57,8 @@ KINDS = [
     "generic",
     "gradient",
     "attention_backward",
+    "mla_attention_backward",
+    "grouped_weight_gradient",
 ]
 
 EXAMPLES = [
@@ -116,7 +118,8 @@ def test_batch_scales_work_linearly_and_leaves_weights(example: Callable[[], Op]
     two, many = one.with_batch(2), one.with_batch(batch)
     assert many.flops == pytest.approx(batch * one.flops)
     assert many.vector_ops == pytest.approx(batch * one.vector_ops)
-    assert many.ops[0].work.bytes_written == pytest.approx(batch * one.ops[0].work.bytes_written)
+    grows = batch if one.ops[0].outputs[0].batch_axis is not None else 1  # gradients of weights do not
+    assert many.ops[0].work.bytes_written == pytest.approx(grows * one.ops[0].work.bytes_written)
     assert many.ops[0].work.link_bytes == pytest.approx(batch * one.ops[0].work.link_bytes)
     assert many.parameters == one.parameters
     first, second, read = (g.ops[0].work.bytes_read for g in (one, two, many))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 from accelsim.architectures.fpga import designs
@@ -19,7 +20,7 @@ from accelsim.architectures.fpga.fifo import (
     wiring,
     with_fifos,
 )
-from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, packed, planned
+from accelsim.architectures.fpga.folding import Plan, best, cheapest, fold, packed, planned, plans
 from accelsim.architectures.fpga.network import Network
 from accelsim.architectures.fpga.partition import Span, held_bytes, part, spans
 from accelsim.architectures.fpga.placement import Placement, place
@@ -144,10 +145,10 @@ class Candidate:
         return (max(self.first, self.interval) + (batch - 1) * self.interval) / self.clock_hz
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _candidates(point: Point) -> tuple[Candidate, ...]:
     """The pipelines that the search offers: for each share of the board, each part of the weights that may be
-    streamed, and each price vector."""
+    streamed, and each price vector. None where no folding fits; `_refuse` says why."""
     from accelsim.architectures.fpga.stages import earliest
 
     device = point.device
@@ -155,21 +156,18 @@ def _candidates(point: Point) -> tuple[Candidate, ...]:
     networks = levels(_network(point))
     wires = [wiring(network.stages, unlimited(network.stages)) for network in networks]
     found: list[Candidate] = []
-    refused: InfeasibleError | None = None
+    fits = [True] * len(networks)
     for tier in tiers(fabric, engine.clock_hz):
         budget = _budget(fabric, tier.share)
-        for network, wired in zip(networks, wires):
-            ports = _ports(network, device, tier.clock_hz)
-            beats = _beats(ports)
-            try:
-                plans = fold(
-                    network.stages, budget, fabric.technology, beats, embedded=engine.weights == "embedded"
-                )
-            except InfeasibleError as error:
-                refused = refused or error
+        for i, (network, wired) in enumerate(zip(networks, wires)):
+            if not fits[i]:  # nor does it fit a smaller share
                 continue
+            ports = _ports(network, device, tier.clock_hz)
+            units = tuple(stage.unit for stage in network.stages)
+            offered = plans(units, budget, fabric.technology, _beats(ports), engine.weights == "embedded")
+            fits[i] = bool(offered)
             shared = _dram_cycles(network, device, tier.clock_hz)
-            for p in plans:
+            for p in offered:
                 times = pace(network, p.rows, ports, device.memory.latency_s * tier.clock_hz)
                 least = earliest(
                     wired.outputs, times.stream, times.tail, times.latency, wired.offsets, wired.edges
@@ -177,9 +175,23 @@ def _candidates(point: Point) -> tuple[Candidate, ...]:
                 found.append(
                     Candidate(network, p, tier.clock_hz, max(p.interval, shared), float(least), budget)
                 )
-    if not found and refused is not None:
-        raise refused
     return tuple(found)
+
+
+def _refuse(point: Point) -> None:
+    """Say what all weights on chip would need of the whole board.
+
+    Raises
+    ------
+    InfeasibleError
+        Always, where `_candidates` has none.
+    """
+    network, device = _network(point), point.device
+    fabric, engine = device.fabric, dataflow_of(device)
+    tier = tiers(fabric, engine.clock_hz)[0]
+    beats = _beats(_ports(network, device, tier.clock_hz))
+    budget = _budget(fabric, tier.share)
+    fold(network.stages, budget, fabric.technology, beats, embedded=engine.weights == "embedded")
 
 
 def _budget(fabric: Fabric, share: float) -> Budget:
@@ -267,7 +279,10 @@ def fastest(point: Point, batch: int) -> Turns:
             if chosen is not None and len(cut) * (change + driver) >= chosen.batch_s(batch, driver):
                 break
             places = [Point(point.graph, point.device, span) for span in cut]
-            designs = _folded(places, batch)
+            limit = chosen.batch_s(batch, driver) if chosen is not None else inf
+            designs = _folded(places, batch, change + driver, limit)
+            if designs is None:
+                continue
             if isinstance(designs, InfeasibleError):
                 refused = designs
                 continue
@@ -281,16 +296,25 @@ def fastest(point: Point, batch: int) -> Turns:
     return chosen
 
 
-def _folded(parts: Sequence[Point], batch: int) -> tuple[Design, ...] | InfeasibleError:
-    """The pipelines of all parts, or the refusal of the first one that does not fit."""
+def _folded(
+    parts: Sequence[Point], batch: int, before_s: float, limit_s: float
+) -> tuple[Design, ...] | InfeasibleError | None:
+    """The pipelines of all parts, or the refusal of the first one that does not fit.
+
+    None once those that are known, with `before_s` for each, take no less than `limit_s`.
+    """
     designs: list[Design] = []
+    taken_s = len(parts) * before_s
     for piece in parts:
         try:
-            designs += [_fastest(piece, batch)]
+            designs.append(_fastest(piece, batch))
         except InfeasibleError as error:
             o, first = error.outcome, _network(piece).stages[0].name.removesuffix(".load")
             need = f"{o.need} for the part behind {first}, one of {len(parts)} that would run in turn"
             return InfeasibleError(o.reason, need, o.have, o.hint)
+        taken_s += designs[-1].batch_s(batch)
+        if taken_s >= limit_s:
+            return None
     return tuple(designs)
 
 
@@ -303,7 +327,10 @@ def _fastest(point: Point, batch: int) -> Design:
         No folding fits.
     """
     chosen: Design | None = None
-    for candidate in sorted(_candidates(point), key=lambda c: c.least_s(batch)):
+    candidates = _candidates(point)
+    if not candidates:
+        _refuse(point)
+    for candidate in sorted(candidates, key=lambda c: c.least_s(batch)):
         if chosen is not None and candidate.least_s(batch) >= chosen.batch_s(batch):
             break
         design = _simulated(candidate, point.device)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.architectures.fpga.network import Edge, Network, Stage, Unit
+from accelsim.architectures.fpga.network import Edge, Network, Stage, Unit, UnitKind
 from accelsim.core.errors import GraphError
 
 if TYPE_CHECKING:
@@ -78,7 +79,21 @@ def depths(stages: Sequence[Stage]) -> tuple[tuple[int, ...], ...]:
     Where paths that fork join again, the shorter ones must hold the lag of the longest. That is the largest
     fill seen in a balanced pipeline (every stage takes one frame time) whose joins may fill without limit:
     a schedule that completes within these capacities exists, so no folding can deadlock on them.
+
+    Only pixels, windows and edges matter: networks that differ in channels or bits share an answer.
     """
+    return _depths(tuple(_skeleton(stage) for stage in stages))
+
+
+def _skeleton(stage: Stage) -> Stage:
+    unit = stage.unit
+    kind: UnitKind = "global_pool" if unit.kind == "global_pool" else "channelwise"
+    return Stage("", 0, Unit(kind, 1, 1, unit.pixels, 1, 1, 1, window=unit.window), stage.edges)
+
+
+@lru_cache(maxsize=1024)
+def _depths(stages: tuple[Stage, ...]) -> tuple[tuple[int, ...], ...]:
+    """`depths` of stages without what does not matter."""
     from accelsim.architectures.fpga.stages import simulate
 
     held = [[_plain(edge, stage) for edge in stage.edges] for stage in stages]

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import NoReturn
 
 import numpy as np
@@ -68,58 +69,78 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Table:
-    """Foldings of a unit by ascending cycles; the cost of each and the least up to each by price vector; a
-    chain by price vector."""
+    """Foldings of a unit by ascending cycles; the cost of each and the least up to each by price vector; the
+    rows of its chains, one chain behind the other, and where each starts."""
 
     every: Options
     cost: Floats
     least: Floats
-    chains: tuple[Options, ...]
+    links: Ints
+    starts: Ints
+
+    @cached_property
+    def chains(self) -> tuple[Options, ...]:
+        """Foldings of each chain."""
+        return tuple(self.every.take(self.links[a:b]) for a, b in pairwise(self.starts))
 
 
 @lru_cache(maxsize=4096)
 def _table(unit: Unit, technology: str, embedded: bool = False) -> _Table:
-    from accelsim.architectures.fpga.search import chain, fine_chain
+    from accelsim.architectures.fpga.search import chains
 
     found = options(unit, technology, embedded)
     found = found.take(np.argsort(found.cycles, kind="stable"))
-    cost = np.empty((len(PRICES), len(found)))
-    for p, (lut, dsp, bram, uram) in enumerate(PRICES):
-        multipliers = lut * found.multiplier_lut
-        in_dsp = np.where(found.multiplier_dsp > 0, dsp * found.multiplier_dsp, np.inf)
-        homes = np.minimum(bram * found.bram18, lut * found.lutram)
-        homes = np.where(found.uram > 0, np.minimum(homes, uram * found.uram), homes)
-        cost[p] = lut * found.lut + dsp * found.dsp + np.minimum(multipliers, in_dsp) + homes.sum(axis=1)
-    parts = (found.cycles, found.stream, found.tail, found.accept)
-    chains = tuple(
-        found.take(way(*parts, cost[p])) for way in (chain, fine_chain) for p in range(len(PRICES))
-    )
-    return _Table(found, cost, np.minimum.accumulate(cost, axis=1), chains)
+    lut, dsp, bram, uram = PRICES.T[:, :, None]
+    in_dsp = np.where(found.multiplier_dsp > 0, dsp * found.multiplier_dsp, np.inf)
+    cost = lut * found.lut + dsp * found.dsp + np.minimum(lut * found.multiplier_lut, in_dsp)
+    for column in range(found.bram18.shape[1]):
+        ultra = found.uram[:, column]
+        home = np.minimum(bram * found.bram18[:, column], lut * found.lutram[:, column])
+        cost += np.where(ultra > 0, np.minimum(home, uram * ultra), home)
+    links, starts = chains(found.cycles, found.stream, found.tail, found.accept, cost)
+    return _Table(found, cost, np.minimum.accumulate(cost, axis=1), links, starts)
 
 
 @dataclass(frozen=True)
-class _Ways:
-    """Foldings of all stages one behind the other, as the kernels of `search` take them."""
+class _Space:
+    """All foldings of a pipeline and its chains, stage behind stage, as the kernels of `search` take them."""
 
-    tables: tuple[Options, ...]
-    offsets: Ints
-    each: Floats  # cycles of each folding
-    columns: Floats
-    memories: Floats
-    cycles: Floats  # every interval that some stage can have and all can meet
+    tables: tuple[_Table, ...]
 
-    @classmethod
-    def of(cls, tables: tuple[Options, ...]) -> _Ways:
-        offsets = np.concatenate([[0], np.cumsum([len(t) for t in tables])]).astype(np.int64)
-        least = max(float(t.cycles[0]) for t in tables)
-        each = np.concatenate([t.cycles for t in tables])
-        columns = np.concatenate([t.columns for t in tables], axis=1)
-        memories = np.concatenate([t.memories for t in tables], axis=1)
-        return cls(tables, offsets, each, columns, memories, np.unique(each[each >= least]))
+    @cached_property
+    def offsets(self) -> Ints:
+        """Where the foldings of each stage start."""
+        return np.cumsum([0, *(len(t.every) for t in self.tables)], dtype=np.int64)
+
+    @cached_property
+    def each(self) -> Floats:
+        """Cycles of each folding [cycles]."""
+        return np.concatenate([t.every.cycles for t in self.tables])
+
+    @cached_property
+    def cycles(self) -> Floats:
+        """Every interval that some stage can have and all can meet, ascending [cycles]."""
+        slowest = max(float(t.every.cycles[0]) for t in self.tables)
+        return np.unique(self.each[self.each >= slowest])
+
+    @cached_property
+    def least(self) -> Floats:
+        return np.concatenate([t.least for t in self.tables], axis=1)
 
     @cached_property
     def rows(self) -> Options:
-        return _joined(self.tables)
+        return _joined([t.every for t in self.tables])
+
+    @cached_property
+    def chains(self) -> tuple[Ints, Ints, Floats]:
+        """(starts, links, cost): rows of all chains, those of chain c of stage s
+        ``links[starts[s, c] : starts[s, c + 1]]``, and the cost of each folding by price vector."""
+        before = np.cumsum([0, *(len(t.links) for t in self.tables[:-1])], dtype=np.int64)
+        return (
+            np.stack([t.starts + at for t, at in zip(self.tables, before)]),
+            np.concatenate([t.links + at for t, at in zip(self.tables, self.offsets)]),
+            np.concatenate([t.cost for t in self.tables], axis=1),
+        )
 
     def targets(self, floor: float) -> Floats:
         """Intervals worth trying, in ascending order [cycles]."""
@@ -127,23 +148,9 @@ class _Ways:
         return np.concatenate([[least], self.cycles[self.cycles > least]])
 
 
-@dataclass(frozen=True)
-class _Space:
-    """All foldings of a pipeline, the least cost up to each by price vector, and its chains."""
-
-    every: _Ways
-    least: Floats
-    chains: tuple[_Ways, ...]
-
-
 @lru_cache(maxsize=64)
 def _space(units: tuple[Unit, ...], technology: str, embedded: bool) -> _Space:
-    tables = [_table(unit, technology, embedded) for unit in units]
-    return _Space(
-        _Ways.of(tuple(t.every for t in tables)),
-        np.concatenate([t.least for t in tables], axis=1),
-        tuple(_Ways.of(tuple(t.chains[p] for t in tables)) for p in range(2 * len(PRICES))),
-    )
+    return _Space(tuple(_table(unit, technology, embedded) for unit in units))
 
 
 def fold(
@@ -167,30 +174,44 @@ def fold(
     InfeasibleError
         Not even the slowest foldings fit.
     """
-    from accelsim.architectures.fpga.search import bound, search
-
-    space = _space(tuple(s.unit for s in stages), technology, embedded)
-    have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    targets = space.every.targets(floor)
-    first = bound(space.every.offsets, space.every.each, space.least, PRICES, targets, have)
-    plans: dict[tuple[float, ...], Plan] = {}
-    for ways in space.chains if first >= 0 else ():
-        chosen, used = np.zeros(len(stages), dtype=np.int64), np.zeros(4)
-        goals = ways.targets(floor)
-        goals = goals[goals >= targets[first]]
-        where = (ways.offsets, ways.each, ways.columns, ways.memories, goals, have, budget.dies)
-        if search(*where, chosen, used) < 0:
-            continue
-        rows = ways.rows.take(chosen)
-        interval = max(float(rows.cycles.max()), floor)
-        key = (*rows.pe, *rows.simd)
-        if key not in plans:
-            plans[key] = Plan(rows, interval, float(min(targets[first], interval)), _used(used, budget))
-    if not plans:
-        tables = [_table(stage.unit, technology, embedded) for stage in stages]
+    units = tuple(stage.unit for stage in stages)
+    found = plans(units, budget, technology, floor, embedded)
+    if not found:
+        tables = [_table(unit, technology, embedded) for unit in units]
         smallest = _joined([t.chains[0].take(slice(-1, None)) for t in tables])
         _refuse(smallest, budget, f"this is the smallest folding; {_SMALLER}")
-    return tuple(plans.values())
+    return found
+
+
+@lru_cache(maxsize=4096)
+def plans(
+    units: tuple[Unit, ...], budget: Budget, technology: str, floor: float, embedded: bool
+) -> tuple[Plan, ...]:
+    """What `fold` finds for stages of these units, or nothing: equal layers of a network ask for the same."""
+    from accelsim.architectures.fpga.search import bound, search
+
+    space = _space(units, technology, embedded)
+    have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
+    targets = space.targets(floor)
+    first = bound(space.offsets, space.each, space.least, PRICES, targets, have)
+    if first < 0:
+        return ()
+    starts, links, cost = space.chains
+    count = starts.shape[1] - 1
+    chosen, used = np.zeros((count, len(units)), dtype=np.int64), np.zeros((count, 4))
+    met = np.zeros(count, dtype=np.bool_)
+    rows = (space.each, space.rows.columns, space.rows.memories, cost)
+    goal = (float(targets[first]), floor, have, budget.dies)
+    search(starts, links, *rows, PRICES, *goal, chosen, used, met)
+    plan_of: dict[bytes, Plan] = {}
+    for c in np.flatnonzero(met):
+        key = chosen[c].tobytes()
+        if key not in plan_of:
+            taken = space.rows.take(chosen[c])
+            interval = max(float(taken.cycles.max()), floor)
+            bounded = float(min(targets[first], interval))
+            plan_of[key] = Plan(taken, interval, bounded, _used(used[c], budget))
+    return tuple(plan_of.values())
 
 
 def best(
@@ -214,15 +235,16 @@ def best(
     near = min(fold(stages, budget, technology, floor, embedded=embedded), key=lambda plan: plan.interval)
     if near.exact:
         return near
-    every = _space(tuple(s.unit for s in stages), technology, embedded).every
+    every = _space(tuple(s.unit for s in stages), technology, embedded)
     chosen, targets = np.zeros(len(stages), dtype=np.int64), every.targets(floor)
     targets = targets[(targets >= near.bound) & (targets <= near.interval)]
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    where = (every.offsets, every.each, every.columns, every.memories, targets, have, budget.dies)
+    rows = every.rows
+    where = (every.offsets, rows.cycles, rows.columns, rows.memories, targets, have, budget.dies)
     met = exact(*where, EXACT_LIMIT, chosen)
     if met < 0:
         return near
-    found = planned([every.rows.take(chosen)], budget, floor)
+    found = planned([rows.take(chosen)], budget, floor)
     return replace(found, bound=found.interval)
 
 
@@ -262,7 +284,7 @@ def cheapest(
             "lower the target or raise the clock",
         )
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
-    plans: list[tuple[float, Plan]] = []
+    found: list[tuple[float, Plan]] = []
     refused: InfeasibleError | None = None
     for p in range(len(PRICES)):
         rows = []
@@ -276,10 +298,10 @@ def cheapest(
             refused = error
             continue
         share = _pack(_joined(rows), budget)
-        plans.append((float(np.max(share / np.maximum(have, 1e-9))), plan))
-    if not plans and refused is not None:
+        found.append((float(np.max(share / np.maximum(have, 1e-9))), plan))
+    if not found and refused is not None:
         raise refused
-    return min(plans, key=lambda pair: pair[0])[1]
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 def _joined(tables: Sequence[Options]) -> Options:
@@ -377,9 +399,10 @@ def scored(
     """
     from accelsim.architectures.fpga.search import score
 
-    every = _space(tuple(s.unit for s in stages), technology, embedded).every
+    every = _space(tuple(s.unit for s in stages), technology, embedded)
     have = np.array([budget.lut, budget.dsp, budget.bram18, budget.uram])
     interval, fits = np.empty(len(choices)), np.empty(len(choices), dtype=np.bool_)
-    where = (choices + every.offsets[:-1], every.each, every.columns, every.memories, have)
+    rows = every.rows
+    where = (choices + every.offsets[:-1], rows.cycles, rows.columns, rows.memories, have)
     score(*where, budget.dies, interval, fits)
     return interval, fits

@@ -8,11 +8,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from accelsim.architectures.fpga.fifo import pixel_bits, with_fifos
 from accelsim.architectures.fpga.folding import least_cost
 from accelsim.architectures.fpga.network import Edge, Network, Part, Stage, Unit
+from accelsim.architectures.fpga.options import Floats
 from accelsim.workload.graph import Tensor
 
 PARTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -56,12 +56,17 @@ def spans(network: Network, technology: str, *, embedded: bool) -> Iterator[tupl
     for p in places[1:-1]:
         units = [network.stages[s].unit for s in crossing(network, p)]
         bits.append(float(sum(u.pixels * pixel_bits(u) for u in units)))
-    moved = np.array(bits)
+    moved = np.array([*bits, 0.0])
+    # What lies between two places costs their difference; nothing lies before its start.
+    between = np.where(np.tri(len(total), k=0, dtype=bool), np.inf, total - total[:, None])
+    even = [np.where(np.arange(len(total)) == 0, 0.0, np.inf)]  # dearest of k parts up to each place
     before: tuple[Span, ...] | None = None
     for count in PARTS:
         if count >= len(places):
             break
-        chosen = _cut(total, moved, count)
+        while len(even) <= count:
+            even.append(np.maximum(even[-1][:, None], between).min(axis=0))
+        chosen = _cut(between, moved, count, SLACK * float(even[count][-1]))
         found = tuple((places[a], places[b]) for a, b in pairwise(chosen))
         if found != before:
             yield found
@@ -71,23 +76,15 @@ def spans(network: Network, technology: str, *, embedded: bool) -> Iterator[tupl
         yield finest
 
 
-def _cut(total: NDArray[np.float64], moved: NDArray[np.float64], count: int) -> list[int]:
-    """Indices of `count` + 1 places, both ends included."""
-    n = len(total)
-    worst = np.full((count + 1, n), np.inf)
-    worst[0, 0] = 0.0
-    for k in range(1, count + 1):
-        for j in range(k, n):
-            worst[k, j] = np.min(np.maximum(worst[k - 1, :j], total[j] - total[:j]))
-    limit = SLACK * worst[count, n - 1]
-    least = np.full((count + 1, n), np.inf)
+def _cut(between: Floats, moved: Floats, count: int, limit: float) -> list[int]:
+    """Indices of `count` + 1 places, both ends included: parts of at most `limit` that move the least."""
+    n = len(moved)
+    least = np.where(np.arange(n) == 0, 0.0, np.inf)
     came = np.zeros((count + 1, n), dtype=np.int64)
-    least[0, 0] = 0.0
     for k in range(1, count + 1):
-        for j in range(k, n):
-            ways = np.where(total[j] - total[:j] <= limit, least[k - 1, :j] + moved[:j], np.inf)
-            came[k, j] = int(np.argmin(ways))
-            least[k, j] = ways[came[k, j]]
+        ways = np.where(between <= limit, (least + moved)[:, None], np.inf)
+        came[k] = ways.argmin(axis=0)
+        least = ways.min(axis=0)
     chosen = [n - 1]
     for k in range(count, 0, -1):
         chosen.append(int(came[k, chosen[-1]]))

@@ -174,8 +174,32 @@ def fine_chain(cycles, stream, tail, accept, cost):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True)
+def chains(cycles, stream, tail, accept, cost):  # type: ignore[no-untyped-def]
+    """`chain` at each price vector, then `fine_chain` at each: (rows, starts), one chain behind the other.
+
+    Parameters
+    ----------
+    cycles, stream, tail, accept : float64 (foldings,)
+    cost : float64 (prices, foldings)
+    """
+    prices, n = cost.shape
+    rows = np.empty(2 * prices * n, dtype=np.int64)
+    starts = np.zeros(2 * prices + 1, dtype=np.int64)
+    for c in range(2 * prices):
+        if c < prices:
+            found = chain(cycles, stream, tail, accept, cost[c])
+        else:
+            found = fine_chain(cycles, stream, tail, accept, cost[c - prices])
+        starts[c + 1] = starts[c] + len(found)
+        rows[starts[c] : starts[c + 1]] = found
+    return rows[: starts[2 * prices]].copy(), starts
+
+
+@njit(cache=True)
 def bound(offsets, cycles, cost, prices, targets, have):  # type: ignore[no-untyped-def]
     """First target that no price vector rules out; -1 when all are.
+
+    The least cost falls with the target, so a target above one that is possible is possible too: bisection.
 
     Parameters
     ----------
@@ -190,77 +214,105 @@ def bound(offsets, cycles, cost, prices, targets, have):  # type: ignore[no-unty
     have : float64 (4,)
     """
     stages = len(offsets) - 1
-    pointer = offsets[:stages].copy()
-    for k in range(len(targets)):
+    worth = np.zeros(len(prices))
+    for p in range(len(prices)):
+        for r in range(4):
+            worth[p] += prices[p, r] * have[r]
+    total = np.empty(len(prices))
+    low, high = 0, len(targets)
+    while low < high:
+        middle = (low + high) // 2
+        total[:] = 0.0
         for s in range(stages):
-            while pointer[s] + 1 < offsets[s + 1] and cycles[pointer[s] + 1] <= targets[k]:
-                pointer[s] += 1
+            met = np.searchsorted(cycles[offsets[s] : offsets[s + 1]], targets[middle], side="right")
+            row = offsets[s] + max(met - 1, 0)
+            for p in range(len(prices)):
+                total[p] += cost[p, row]
         possible = True
         for p in range(len(prices)):
-            total = 0.0
-            for s in range(stages):
-                total += cost[p, pointer[s]]
-            worth = 0.0
-            for r in range(4):
-                worth += prices[p, r] * have[r]
-            if total > worth * (1 + 1e-12):
+            if total[p] > worth[p] * (1 + 1e-12):
                 possible = False
                 break
         if possible:
-            return k
-    return -1
+            high = middle
+        else:
+            low = middle + 1
+    return low if low < len(targets) else -1
 
 
 @njit(cache=True)
-def search(offsets, cycles, columns, memories, targets, have, dies, chosen, used):  # type: ignore[no-untyped-def]
-    """First target whose foldings fit: each stage takes its slowest that meets it.
+def search(starts, links, cycles, columns, memories, cost, prices, low, floor, have, dies, chosen, used, met):  # type: ignore[no-untyped-def]
+    """For each chain the first target whose foldings fit: each stage takes its slowest that meets it.
+
+    Targets are the cycles of the chain's foldings from `low` on. One whose foldings cost more at the
+    chain's own prices than the whole budget is worth cannot fit and is not packed.
 
     Parameters
     ----------
-    offsets : int64 (stages + 1,), cycles : float64 (foldings,)
-        As in `bound`.
+    starts : int64 (stages, chains + 1), links : int64 (rows of chains,)
+        Foldings of chain c of stage s are ``links[starts[s, c] : starts[s, c + 1]]``, fast to slow; chains c
+        and c + len(prices) stand at price vector c.
+    cycles : float64 (foldings,), cost : float64 (prices, foldings), prices : float64 (prices, 4)
     columns : float64 (4, foldings)
         lut, multiplier lut, dsp, multiplier dsp.
     memories : float64 (3, foldings, memories per stage)
         bram, uram, lutram.
-    targets : float64 (targets,)
-        Ascending.
+    low, floor : float
+        No smaller target is possible, and none is worth trying.
     have : float64 (4,)
     dies : int
         See `place`.
-    chosen : int64 (stages,), used : float64 (4,)
+    chosen : int64 (chains, stages), used : float64 (chains, 4), met : bool (chains,)
         Written.
-
-    Returns
-    -------
-    int
-        Index of the target, or -1.
     """
-    stages = len(offsets) - 1
+    stages = len(starts)
     per_stage = memories.shape[2]
-    chosen[:] = offsets[:stages]
+    at = np.empty(stages, dtype=np.int64)
     lut, mult, dsp, mult_dsp = np.empty(stages), np.empty(stages), np.empty(stages), np.empty(stages)
     bram = np.empty(stages * per_stage)
     uram, lutram = np.empty(stages * per_stage), np.empty(stages * per_stage)
-    for k in range(len(targets)):
-        least_lut = 0.0
+    for c in range(starts.shape[1] - 1):
+        p = c % len(prices)
+        worth = 0.0
+        for r in range(4):
+            worth += prices[p, r] * have[r]
+        target = floor
         for s in range(stages):
-            while chosen[s] + 1 < offsets[s + 1] and cycles[chosen[s] + 1] <= targets[k]:
-                chosen[s] += 1
-            least_lut += columns[0, chosen[s]]
-        if least_lut > have[0]:
-            continue
-        for s in range(stages):
-            row = chosen[s]
-            lut[s], mult[s] = columns[0, row], columns[1, row]
-            dsp[s], mult_dsp[s] = columns[2, row], columns[3, row]
-            for m in range(per_stage):
-                bram[s * per_stage + m] = memories[0, row, m]
-                uram[s * per_stage + m] = memories[1, row, m]
-                lutram[s * per_stage + m] = memories[2, row, m]
-        if place(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, dies, used):
-            return k
-    return -1
+            at[s] = starts[s, c]
+            target = max(target, cycles[links[at[s]]])
+        if target < low:  # then the first folding of any stage that takes no less
+            target = np.inf
+            for s in range(stages):
+                for i in range(starts[s, c], starts[s, c + 1]):
+                    if cycles[links[i]] >= low:
+                        target = min(target, cycles[links[i]])
+                        break
+        while target < np.inf:
+            following, total, logic = np.inf, 0.0, 0.0
+            for s in range(stages):
+                while at[s] + 1 < starts[s, c + 1] and cycles[links[at[s] + 1]] <= target:
+                    at[s] += 1
+                if at[s] + 1 < starts[s, c + 1]:
+                    following = min(following, cycles[links[at[s] + 1]])
+                row = links[at[s]]
+                total += cost[p, row]
+                logic += columns[0, row]
+            target = following
+            if logic > have[0] or total > worth * (1 + 1e-9):
+                continue
+            for s in range(stages):
+                row = links[at[s]]
+                lut[s], mult[s] = columns[0, row], columns[1, row]
+                dsp[s], mult_dsp[s] = columns[2, row], columns[3, row]
+                for m in range(per_stage):
+                    bram[s * per_stage + m] = memories[0, row, m]
+                    uram[s * per_stage + m] = memories[1, row, m]
+                    lutram[s * per_stage + m] = memories[2, row, m]
+            if place(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, dies, used[c]):
+                for s in range(stages):
+                    chosen[c, s] = links[at[s]]
+                met[c] = True
+                break
 
 
 @njit(cache=True)
@@ -325,7 +377,9 @@ def exact(offsets, cycles, columns, memories, targets, have, dies, limit, chosen
 
     Parameters
     ----------
-    offsets : int64 (stages + 1,), cycles, columns, memories
+    offsets : int64 (stages + 1,)
+        As in `bound`.
+    cycles, columns, memories
         As in `search`.
     targets : float64 (targets,)
         Ascending.

@@ -40,6 +40,10 @@ FEW_KEYS = 128.0
 PROMPT_KERNELS = frozenset({"trtllm", "sglang"})
 """Stacks that run a prompt of one token on their prefill kernel; others decode it."""
 
+FORMS = ("", "expanded", "latent")
+"""Of attention: plain; latent attention with keys and values of each head, which differ in width; latent
+attention whose keys and values are the latents."""
+
 _GROUPS = (1.5, 3.5, MANY_HEADS + 0.5)
 
 
@@ -53,6 +57,7 @@ def attention_model(
     width: int,
     window: bool,
     few: bool = False,
+    form: str = "",
 ) -> AttentionModel:
     """Constants of the kernel that a stack launches.
 
@@ -73,11 +78,17 @@ def attention_model(
         A sliding window is on.
     few : bool
         The grid is small, see `is_few`.
+    form : str
+        Of latent attention: one of `FORMS`.
     """
     models = device.kernels.attention
     kernels: Mapping[str, AttentionModel] = models.get(stack, models[DEFAULT_STACK])
     phase = "decode" if decode else "prefill"
     narrow = "-fp8" if format_bits[0] <= 8 else "-kv8" if format_bits[1] <= 8 else ""
+    if form:
+        for name in (f"{phase}{narrow}-{form}", f"{phase}-{form}"):
+            if name in kernels:
+                return kernels[name]
     if group < SINGLE_BELOW.get(stack, 2.0):
         heads = "-single"
     else:
@@ -132,7 +143,7 @@ def attention_rows(
     ----------
     shapes : mapping of str to ndarray
         Columns of ``attention_prefill`` and ``attention_decode`` in the operator schema: batch, heads,
-        kv_heads, head_dim, seq_q, seq_kv, causal, window (0: none).
+        kv_heads, head_dim, seq_q, seq_kv, causal, window (0: none); or of ``mla_prefill`` and ``mla_decode``.
     formats : PrecisionPlan
         Activations are queries and results; weights do not matter.
     device : GpuDevice
@@ -147,10 +158,16 @@ def attention_rows(
     InfeasibleError
         The device has no arithmetic in the format.
     """
-    rows = _rows_of(shapes, formats, device, cold)
-    models = _choose(rows, formats, device, stack, decode)
+    form: Array = np.zeros(len(shapes["heads"]))
+    if "latent" in shapes:
+        absorbed = shapes.get("absorbed", np.ones(len(form))) > 0.0
+        form = np.where(absorbed, 2.0, 1.0).astype(np.float64)
+        rows = _latent_rows(shapes, formats, device, cold, absorbed)
+    else:
+        rows = _rows_of(shapes, formats, device, cold)
+    models = _choose(rows, formats, device, stack, decode, form)
     out = run_kernel(rows, models, device)
-    return timed(out, out[:, A.OUT_BOUND], *of_device(device, stack))
+    return timed(out, *of_device(device, stack))
 
 
 def _rows_of(shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, cold: bool) -> Array:
@@ -173,10 +190,47 @@ def _rows_of(shapes: Mapping[str, Array], formats: PrecisionPlan, device: Any, c
     rows[:, A.FRESH_KV_BYTES] = 2.0 * each * shared * queries * result
     rows[:, A.KV_BYTES] = 2.0 * each * shared * read * kept
     rows[:, A.OUT_BYTES] = each * heads * queries * result
+    _set_distances(rows, cold)
+    return rows
+
+
+def _latent_rows(
+    shapes: Mapping[str, Array],
+    formats: PrecisionPlan,
+    device: Any,
+    cold: bool,
+    absorbed: npt.NDArray[np.bool_],
+) -> Array:
+    """`_rows_of` for latent attention. Absorbed, all heads read the cached latents as keys and values; else
+    each head has its own, in the format of the products. The latents are appended to the cache.
+    """
+    batch, heads, queries, keys = (shapes[name] for name in ("batch", "heads", "seq_q", "seq_kv"))
+    element, kept = formats.activation.bytes_per_element, formats.kv.bytes_per_element
+    result = output_bytes(formats.activation)
+    cached = shapes["latent"] + shapes["rope"]
+    score = np.where(absorbed, cached, shapes.get("head_dim", cached))
+    value = np.where(absorbed, shapes["latent"], shapes.get("value_dim", cached))
+    rate, clock, _ = product_rate(device, wider(formats.activation, formats.kv).name)
+    rows = np.zeros((len(batch), A.WIDTH))
+    rows[:, A.BATCH], rows[:, A.QUERIES], rows[:, A.KEYS] = batch, queries, keys
+    rows[:, A.KV_HEADS] = np.where(absorbed, 1.0, heads)
+    rows[:, A.GROUP] = np.where(absorbed, heads, 1.0)
+    rows[:, A.SCORE_WIDTH], rows[:, A.VALUE_WIDTH] = score, value
+    rows[:, A.CAUSAL] = shapes["causal"]
+    rows[:, A.KEY_BYTES] = np.where(absorbed, cached * kept, (score + value) * element)
+    rows[:, A.RATE], rows[:, A.CLOCK] = rate, clock
+    rows[:, A.Q_BYTES] = rows[:, A.FRESH_Q_BYTES] = batch * heads * queries * score * element
+    rows[:, A.FRESH_KV_BYTES] = batch * queries * cached * result
+    rows[:, A.KV_BYTES] = batch * rows[:, A.KV_HEADS] * keys * rows[:, A.KEY_BYTES]
+    rows[:, A.OUT_BYTES] = batch * heads * queries * value * result
+    _set_distances(rows, cold)
+    return rows
+
+
+def _set_distances(rows: Array, cold: bool) -> None:
     touched = rows[:, A.Q_BYTES] + rows[:, A.KV_BYTES] + rows[:, A.OUT_BYTES]
     for column in (A.Q_DISTANCE, A.KV_DISTANCE, A.OUT_DISTANCE):
         rows[:, column] = inf if cold else touched
-    return rows
 
 
 def _choose(
@@ -185,15 +239,18 @@ def _choose(
     device: Any,
     stack: str,
     decode: bool | None,
+    form: Array,
 ) -> list[AttentionModel]:
     """Constants of the kernels in the rows, whose MODEL column is set to the position in the list."""
     single = rows[:, A.QUERIES] == 1
     if decode or (decode is False and stack in PROMPT_KERNELS):
         single = np.full(len(rows), decode)
     group = np.digitize(rows[:, A.GROUP], _GROUPS)
+    group = np.where(form == 2.0, 2, group)  # all heads are rows of one product, in every stack
     few = is_few(rows[:, A.BATCH] * rows[:, A.KV_HEADS], rows[:, A.KEYS], device.sm.count) & single
-    kind = few * 16 + group * 4 + single * 2 + (rows[:, A.WINDOW] > 0)
-    code = (rows[:, A.SCORE_WIDTH] * 32 + kind).astype(np.int64)
+    few &= form == 0.0
+    kind = form * 32 + few * 16 + group * 4 + single * 2 + (rows[:, A.WINDOW] > 0)
+    code = (rows[:, A.SCORE_WIDTH] * 128 + kind).astype(np.int64)
     found, rows[:, A.MODEL] = np.unique(code, return_inverse=True)
     bits = (float(formats.activation.bits), float(formats.kv.bits))
     return [
@@ -205,7 +262,8 @@ def _choose(
             group=(1.0, 2.0, 8.0, inf)[kind % 16 // 4],
             width=width,
             window=bool(kind & 1),
-            few=kind >= 16,
+            few=bool(kind & 16),
+            form=FORMS[kind // 32],
         )
-        for width, kind in (divmod(c, 32) for c in found.tolist())
+        for width, kind in (divmod(c, 128) for c in found.tolist())
     ]

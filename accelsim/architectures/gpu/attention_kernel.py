@@ -181,12 +181,6 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
         out[i, A.OUT_TILE] = tile
         out[i, A.OUT_SPLIT] = split
         out[i, A.OUT_WAVES] = queue
-        if dram_s >= main:
-            out[i, A.OUT_BOUND] = R.MEMORY
-        elif l2_s * clock >= max(busy, wait):
-            out[i, A.OUT_BOUND] = R.L2
-        else:
-            out[i, A.OUT_BOUND] = R.LATENCY if wait > 1.2 * busy else R.COMPUTE
         o = out[i]
         o[R.STALL_COMPUTE : R.OUT_SUMS] = 0.0
         on_chip, o[R.STALL_DRAM] = divided(body, main, dram_s)

@@ -31,7 +31,6 @@ TILE, NARROW_TILE, SMALLEST_TILE, PACKED, STEP_KEYS = range(28, 33)
 SPLIT_FILL, SPLIT_KEYS, MOST_SPLITS, SEQUENCES, SKIPS, REPACK_S, HISTORY = range(33, 40)
 CONSTANTS = 40
 
-# Output. What adds up over rows is as in `rows`, then: query rows of a tile, parts of the keys, waves, index
-# in `rows.BOUNDS`.
-OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_BOUND = range(OUT_SUMS, OUT_SUMS + 4)
-OUT_WIDTH = OUT_SUMS + 4
+# Output. What adds up over rows is as in `rows`, then: query rows of a tile, parts of the keys, waves.
+OUT_TILE, OUT_SPLIT, OUT_WAVES = range(OUT_SUMS, OUT_SUMS + 3)
+OUT_WIDTH = OUT_SUMS + 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,13 @@ def winograd_tiles(
         return np.where(usable, tiles, 0.0)
 
     return count(POINTS, large), count(FUSED_POINTS, small)
+
+
+@lru_cache(maxsize=4096)
+def winograd_tiles_of(kernel: tuple[int, int], size: tuple[int, int], batch: int) -> tuple[float, float]:
+    """The same of one layer that allows them; graphs ask for few layers many times."""
+    large, small = winograd_tiles(kernel, size, float(batch), True)
+    return float(large), float(small)
 
 
 def aligned(channels: Array, width: Array, tensor: Array, least: float) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.architectures.base import STALLS, KernelCost, Program
+from accelsim.architectures.base import BOUNDS, STALLS, KernelCost, Program
 from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import power
 from accelsim.architectures.gpu import rows as R
@@ -80,13 +80,12 @@ def cost(program: Program) -> tuple[KernelCost, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """One way to run a kernel: its summed output columns of `rows`, its launches, and what limits it."""
+    """One way to run a kernel: its summed output columns of `rows`, and its launches."""
 
     kernel: int
     clock: float
     sums: list[float]
     launches: float
-    bound: float
     mapping: str
 
 
@@ -116,7 +115,7 @@ class _Writer:
             return
         sums = np.array([c.sums for c in candidates])
         launches = np.array([c.launches for c in candidates]) * self.launch_s
-        done = timed(sums, np.array([c.bound for c in candidates]), launches, self.host_s)
+        done = timed(sums, launches, self.host_s)
         lines = zip(done.latency_s.tolist(), done.bound.tolist(), done.stalls_s.tolist())
         for c, (total, bound, stalls) in zip(candidates, lines):
             _, _, compute, dram_s, dram, l2 = c.sums[: R.STALL_COMPUTE]
@@ -126,7 +125,7 @@ class _Writer:
                 dram_s * c.clock,
                 (total - max(compute, dram_s)) * c.clock,
                 {"dram": dram, "l2": l2},
-                R.BOUNDS[bound],
+                BOUNDS[bound],
                 c.mapping,
                 self.energy(plan, c.kernel, dram, l2, total),
                 stalls_s=dict(zip(STALLS, stalls)),
@@ -143,7 +142,7 @@ def _rows(lines: list[list[float]], positions: list[int], plan: Plan, index: int
 
 
 def _sequence(lines: list[list[float]], positions: list[int], plan: Plan, index: int) -> _Candidate:
-    """Rows that run in turn; the longest names the bound and the mapping."""
+    """Rows that run in turn; the longest names the mapping."""
     clock = plan.rows[positions[0]][R.CLOCK]
     sums, launches = [0.0] * R.OUT_SUMS, 0.0
     longest, line = -1.0, lines[positions[0]]
@@ -166,7 +165,7 @@ def _sequence(lines: list[list[float]], positions: list[int], plan: Plan, index:
     if plan.choice[positions[0]] == 0:
         for column in (R.OUT_FIXED, R.STALL_LAUNCH):
             sums[column] += plan.serial_s.get(index, 0.0)
-    return _Candidate(index, clock, sums, launches, line[R.OUT_BOUND], mapping)
+    return _Candidate(index, clock, sums, launches, mapping)
 
 
 def _attention_lines(plan: Plan, device: Any) -> list[list[float]]:
@@ -182,7 +181,7 @@ def _attention(line: list[float], plan: Plan, index: int) -> _Candidate:
     tile, split, waves = line[A.OUT_TILE], line[A.OUT_SPLIT], line[A.OUT_WAVES]
     mapping = f"{tile:.0f}-row query tiles, {waves:.3g} waves, {split:.0f} key splits"
     clock = plan.attention[index][0][A.CLOCK]
-    return _Candidate(index, clock, line[: R.OUT_SUMS], 1.0, line[A.OUT_BOUND], mapping)
+    return _Candidate(index, clock, line[: R.OUT_SUMS], 1.0, mapping)
 
 
 def _link(program: Program, plan: Plan, writer: _Writer, index: int) -> KernelCost:

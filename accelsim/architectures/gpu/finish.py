@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.base import STALLS
+from accelsim.architectures.base import BOUNDS, STALLS
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.host import host_bound_s, launch_gap_s, ramp_s
 
@@ -24,7 +24,7 @@ class Timed(NamedTuple):
     latency_s : ndarray
         With launches and the host [s].
     bound : ndarray of int
-        Index in `rows.BOUNDS`.
+        Index in `base.BOUNDS`: the largest of the stalls.
     dram_bytes, l2_bytes : ndarray
         [B]
     stalls_s : ndarray, shape (operators, len(STALLS))
@@ -43,15 +43,13 @@ def launch_s(device: Any, stack: str) -> float:
     return launch_gap_s(device, stack) + ramp_s(device)
 
 
-def timed(sums: Array, code: Array, launched_s: Any, host_s: float, total_s: Array | None = None) -> Timed:
+def timed(sums: Array, launched_s: Any, host_s: float, total_s: Array | None = None) -> Timed:
     """Add launches and the host to kernels.
 
     Parameters
     ----------
     sums : ndarray, shape (operators, at least OUT_SUMS)
         The output columns of `rows` that add up, over all kernels of an operator.
-    code : ndarray
-        What limits its longest kernel, index in `rows.BOUNDS`.
     launched_s : float or ndarray
         All launches of an operator [s].
     host_s : float
@@ -62,18 +60,17 @@ def timed(sums: Array, code: Array, launched_s: Any, host_s: float, total_s: Arr
     body, fixed = sums[:, R.OUT_BODY], sums[:, R.OUT_FIXED]
     total = body + fixed + launched_s if total_s is None else total_s
     latency = np.maximum(total, host_s)
-    bound = code.astype(np.intp)
-    bound[fixed > body] = R.LATENCY
-    bound[(launched_s > 0.5 * total) | (total < host_s)] = R.LAUNCH
     stalls = np.zeros((len(sums), len(STALLS)))
     stalls[:, : R.OUT_SUMS - R.STALL_COMPUTE] = sums[:, R.STALL_COMPUTE : R.OUT_SUMS]
     stalls[:, _LAUNCH] += launched_s + (latency - total)
-    return Timed(latency, bound, sums[:, R.OUT_DRAM_BYTES], sums[:, R.OUT_L2_BYTES], stalls)
+    return Timed(
+        latency, np.argmax(stalls, axis=1), sums[:, R.OUT_DRAM_BYTES], sums[:, R.OUT_L2_BYTES], stalls
+    )
 
 
 def names(bound: npt.NDArray[np.intp]) -> Any:
     """Names of bounds by code."""
-    return np.array(R.BOUNDS, dtype=object)[bound]
+    return np.array(BOUNDS, dtype=object)[bound]
 
 
 def of_device(device: Any, stack: str) -> tuple[float, float]:

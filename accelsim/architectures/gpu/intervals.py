@@ -355,6 +355,8 @@ def row_of(op: Op) -> tuple[str, str]:
         return "bmm", _kind(first)
     if op.kind in ("attention", "mla_attention"):
         decode = op.inputs[1].role == "kv"
+        if op.kind == "mla_attention":
+            return "mla_decode", format_class(first, last)
         return ("attention_decode" if decode else "attention_prefill"), format_class(first, last)
     name = _OPS.get(op.kind, op.kind)
     if name in LINKS:

@@ -12,10 +12,9 @@ import numpy as np
 
 from accelsim.architectures.base import Kernel, Options, Program
 from accelsim.architectures.fusion import Group, Joins, fuse
-from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
-from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model, is_few
+from accelsim.architectures.gpu.attention_lower import FUSED, attention_constants, attention_row
 from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants
 from accelsim.architectures.gpu.host import host_bound_s, joining_rule
@@ -153,13 +152,15 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
     InfeasibleError
         A product's precision is not supported.
     """
-    need, kernels, bytes_of, groups = _prepared(graph, joining_rule(options.stack))
+    need, kernels, bytes_of, localities = _prepared(graph, joining_rule(options.stack), options.cold)
     plan = Plan()
-    localities = _localities(groups, bytes_of, options.cold)
     appends = any(op.kind == "kv_write" for op in graph.ops)
     for index, (kernel, traffic, locality) in enumerate(zip(kernels, bytes_of, localities)):
         _plan_kernel(plan, index, kernel, traffic, locality, device, options, appends)
     _plan_convolutions(plan, device, options)
+    if any(g.after for g in groups):
+        for row in plan.rows:
+            row[R.STEADY] = 1.0
     for position, owner in enumerate(plan.owner):
         if owner in plan.compressed:
             constants = plan.constants.get(position, device.kernels.product)
@@ -193,9 +194,9 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
 
 @lru_cache(maxsize=64)
 def _prepared(
-    graph: Graph, joins: Joins
-) -> tuple[float, tuple[Kernel, ...], tuple[float, ...], tuple[Group, ...]]:
-    """What does not depend on the device: memory need, kernels and their compulsory traffic."""
+    graph: Graph, joins: Joins, cold: bool
+) -> tuple[float, tuple[Kernel, ...], tuple[float, ...], tuple[Locality, ...]]:
+    """What does not depend on the device: memory need, kernels, their compulsory traffic and its locality."""
     groups = fuse(graph, joins)
     kernels = tuple(
         Kernel(
@@ -209,7 +210,8 @@ def _prepared(
         )
         for g in groups
     )
-    return _memory_bytes(graph), kernels, tuple(k.bytes_compulsory for k in kernels), groups
+    traffic = tuple(k.bytes_compulsory for k in kernels)
+    return _memory_bytes(graph), kernels, traffic, tuple(_localities(groups, traffic, cold))
 
 
 def _memory_bytes(graph: Graph) -> float:
@@ -306,9 +308,9 @@ def _plan_kernel(
     operand = product_precision(anchor.inputs[0], anchor.inputs[1])
     rate, clock, tensor = product_rate(device, operand.name)
     plan.names.append(operand.name)
-    if anchor.kind in ("attention", "mla_attention"):
-        row = _attention_row(kernel, traffic, at, rate, clock, appends)
-        plan.attention[index] = (row, _attention_constants(kernel, device, options.stack))
+    if anchor.kind in FUSED:
+        row = attention_row(kernel, traffic, at, rate, clock, appends)
+        plan.attention[index] = (row, attention_constants(kernel, device, options.stack))
         plan.analytic.append((flops / (rate * clock * device.sm.count), memory_s))
         return
     stored = _stored(anchor.inputs[1], device, options) if tensor and anchor.kind in SPARSE_KINDS else 1.0
@@ -367,7 +369,7 @@ def _plan_kernel(
     sizes = (nest.batch, m, n, k)
     widths = (bytes_a, bytes_b, bytes_c)
     table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES))
-    rest = (vector_ops, vector, table, nest.share, float(operand.is_integer))
+    rest = (vector_ops, vector, table, nest.share, float(operand.is_integer), 0.0)
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":
         constants, splits = product_constants(device, options.stack, right.precision, left.precision)
@@ -393,8 +395,7 @@ def _winograd_tiles(op: Op, name: str, tensor: bool) -> tuple[float, float]:
     if len(x.shape) != 4 or tensor or name != "fp32" or not plain:
         return 0.0, 0.0
     kernel, size = (w.shape[2], w.shape[3]), (y.shape[2], y.shape[3])
-    large, small = C.winograd_tiles(kernel, size, float(x.shape[0]), True)
-    return float(large), float(small)
+    return C.winograd_tiles_of(kernel, size, x.shape[0])
 
 
 def _plan_convolutions(plan: Plan, device: Any, options: Options) -> None:
@@ -442,52 +443,6 @@ def _stream_row(kernel: Kernel, traffic: float, at: Locality, vector_ops: float,
     row[R.VECTOR_OPS], row[R.VECTOR_RATE] = vector_ops, vector_rate(device, anchor.outputs[0].precision.name)
     row[R.SHARE] = 1.0
     return row
-
-
-def _attention_row(
-    kernel: Kernel, traffic: float, at: Locality, rate: float, clock: float, appends: bool
-) -> list[float]:
-    """Geometry of a fused attention kernel; a graph with `kv_write` operators appends to its cache there."""
-    anchor = kernel.anchor
-    query, keys = anchor.inputs[:2]
-    latent = anchor.kind == "mla_attention"
-    batch, heads, tokens, width = query.shape
-    shared = 1 if latent else keys.shape[1]
-    out_width = anchor.outputs[0].shape[3]
-    cached = any(t.role == "kv" for t in anchor.inputs[1:])
-    written = sum(t.size_bytes for t in kernel.outputs)
-    widths = width if latent else width + out_width
-    fresh = 0.0 if appends else float(batch * shared * tokens * widths) * query.precision.bytes_per_element
-    row = [0.0] * A.WIDTH
-    row[A.BATCH], row[A.KV_HEADS], row[A.GROUP] = batch, shared, heads / shared
-    row[A.QUERIES], row[A.KEYS] = tokens, keys.shape[-2]
-    row[A.SCORE_WIDTH], row[A.VALUE_WIDTH] = width, out_width
-    row[A.CAUSAL] = float(bool(anchor.attribute("causal", False)))
-    row[A.WINDOW] = float(anchor.attribute("window") or 0)
-    row[A.KEY_BYTES], row[A.RATE], row[A.CLOCK] = widths * keys.precision.bytes_per_element, rate, clock
-    row[A.Q_BYTES], row[A.FRESH_Q_BYTES], row[A.FRESH_KV_BYTES] = query.size_bytes, query.size_bytes, fresh
-    row[A.KV_BYTES] = max(0.0, traffic - query.size_bytes - written)
-    row[A.OUT_BYTES] = written
-    row[A.Q_DISTANCE], row[A.KV_DISTANCE] = at.left, at.weights if cached else at.extra
-    row[A.OUT_DISTANCE] = at.outputs
-    return row
-
-
-def _attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionModel:
-    query, keys = kernel.anchor.inputs[:2]
-    latent = kernel.anchor.kind == "mla_attention"  # all heads are rows of one product, in every stack
-    decode = query.shape[2] == 1
-    units = query.shape[0] * keys.shape[1]
-    return attention_model(
-        device,
-        stack,
-        decode=decode,
-        format_bits=(float(query.precision.bits), float(keys.precision.bits)),
-        group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],
-        width=query.shape[3],
-        window=kernel.anchor.attribute("window") is not None,
-        few=decode and not latent and bool(is_few(units, keys.shape[-2], device.sm.count)),
-    )
 
 
 def as_arrays(plan: Plan, device: Any) -> tuple[np.ndarray, np.ndarray]:

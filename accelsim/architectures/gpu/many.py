@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.base import BatchCosts, Options, Program
+from accelsim.architectures.base import BOUNDS, BatchCosts, Options, Program
 from accelsim.architectures.gpu import attention_rows as A
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import intervals, power
@@ -111,7 +111,7 @@ def _costs(found: Array, totals: Array) -> BatchCosts:
     from accelsim.architectures.gpu import many_kernel as K
 
     weights, kv, activations, flops, saved = totals.T
-    names = np.array([*R.BOUNDS, "nothing"], dtype=object)
+    names = np.array([*BOUNDS, "nothing"], dtype=object)
     return BatchCosts(
         found[:, K.OUT_LATENCY],
         found[:, K.OUT_LOW],

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
-from accelsim.architectures.gpu import attention_rows as A
+from accelsim.architectures.base import BOUNDS
 from accelsim.architectures.gpu import intervals as I
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.sm import cached, cost_row, misses_of
@@ -23,7 +23,7 @@ HEAD_W, ACTIVE_W, MAC, DRAM_J, L2_J, VECTOR_J, MAC_J, COEFFICIENTS = range(8)
 SHORTEST, LONGEST, WIDER, SHARE, BAND_WIDTH = range(5)
 
 # Output, by batch: latency and the ends of its band [s]; energy by part [J]; what limits most of the time,
-# index in `rows.BOUNDS`, -1 for nothing; traffic [B].
+# index in `base.BOUNDS`, -1 for nothing; traffic [B].
 OUT_LATENCY, OUT_LOW, OUT_HIGH, OUT_ACTIVE, OUT_MAC, OUT_VECTOR, OUT_DRAM_J, OUT_SRAM = range(8)
 OUT_LIMIT, OUT_DRAM, OUT = range(8, 11)
 PARTS = ("active", "mac", "vector", "dram", "sram")
@@ -34,7 +34,7 @@ _ASSUMED = (math.log(I.ASSUMED[0]), math.log(I.ASSUMED[1]))
 _STEPS = np.array(I.STEPS_S)
 _LIMITS = len(I.LIMITS)
 _SLOPE, _WIDEST = I.WIDER_PER_DOUBLING, I.WIDEST
-_BOUNDS = len(R.BOUNDS)
+_BOUNDS = len(BOUNDS)
 
 
 @njit(cache=True)
@@ -54,30 +54,24 @@ def six_digits(t: float) -> float:
 
 @njit(cache=True)
 def _sum_rows(lines, rows, times, serial, sums):  # type: ignore[no-untyped-def]
-    """Rows that run in turn, added into `sums`; what limits the longest."""
-    longest, code = -1.0, R.COMPUTE
+    """Rows that run in turn, added into `sums`."""
     sums[:] = 0.0
     for position in range(len(rows)):
         line, runs = lines[rows[position]], times[position]
         for column in range(R.OUT_SUMS):
             sums[column] += runs * line[column]
-        spent = runs * (line[R.OUT_BODY] + line[R.OUT_FIXED])
-        if spent > longest:
-            longest, code = spent, int(line[R.OUT_BOUND])
     sums[R.OUT_FIXED] += serial
-    return code
+    sums[R.STALL_LAUNCH] += serial
 
 
 @njit(cache=True)
-def _finish(sums, code, clock, launched_s, host_s):  # type: ignore[no-untyped-def]
+def _finish(sums, clock, launched_s, host_s):  # type: ignore[no-untyped-def]
     """Duration as summed, duration as a kernel's cost has it [s], and what limits: `finish.timed`."""
     body, fixed = sums[R.OUT_BODY], sums[R.OUT_FIXED]
     total = body + fixed + launched_s
     taken_s = max(total, host_s)
-    if fixed > body:
-        code = R.LATENCY
-    if launched_s > 0.5 * total or total < host_s:
-        code = R.LAUNCH
+    sums[R.STALL_LAUNCH] += launched_s + (taken_s - total)
+    code = np.argmax(sums[R.STALL_COMPUTE : R.OUT_SUMS])
     compute, dram = sums[R.OUT_COMPUTE], sums[R.OUT_DRAM_S]
     rest = (taken_s - max(compute, dram)) * clock
     return taken_s, (max(compute * clock, dram * clock) + rest) / clock, code
@@ -236,11 +230,10 @@ def cost_programs(  # type: ignore[no-untyped-def]
                 if fused[at] >= 0:
                     line = lines_of_attention[b, fused[at]]
                     sums[:] = line[: R.OUT_SUMS]
-                    bound = int(line[A.OUT_BOUND])
                 else:
                     here = slice(first[at], first[at + 1])
-                    bound = _sum_rows(lines, rows[here], times[here], serial[at], sums)
-                taken_s, duration, bound = _finish(sums, bound, clocks[at], launched[at], host_s)
+                    _sum_rows(lines, rows[here], times[here], serial[at], sums)
+                taken_s, duration, bound = _finish(sums, clocks[at], launched[at], host_s)
                 if duration < best:
                     best, limit, dram = duration, bound, sums[R.OUT_DRAM_BYTES]
                     _spend(

@@ -112,8 +112,7 @@ def moe_rows(
         if stack not in device.kernels.moe:
             part[:, [R.OUT_FIXED, R.STALL_LAUNCH]] += LAUNCHES * launch_s(device, stack)
         out[at] = part
-    bound = np.where(out[:, R.OUT_DRAM_S] >= out[:, R.OUT_COMPUTE], R.MEMORY, R.COMPUTE)
-    return timed(out, bound, 0.0, 0.0)
+    return timed(out, 0.0, 0.0)
 
 
 def moe_flops(shapes: Mapping[str, Array]) -> Array:
@@ -128,9 +127,18 @@ def moe_flops(shapes: Mapping[str, Array]) -> Array:
     return flops
 
 
+def routed_rows(s: Mapping[str, Array]) -> Array:
+    """Rows that the kernels of the rank look at: those of all ranks, or those of its own tokens where these
+    stay on the rank.
+    """
+    own = s["topk"] * np.minimum(s["tokens"], np.ceil(s["tokens"] * s["topk"] / s["expert_ranks"]))
+    return np.where(s["local"] > 0.0, own, s["tokens"] * s["topk"])
+
+
 def _routings(s: Mapping[str, Array]) -> tuple[Array, npt.NDArray[np.intp]]:
     """The distinct routings, and which one each layer has."""
-    routing = np.stack([s["tokens"], s["experts"], s["topk"], s["expert_ranks"], s["skew"]], axis=1)
+    names = ("tokens", "experts", "topk", "expert_ranks", "skew", "local")
+    routing = np.stack([s[name] for name in names], axis=1)
     keys, position = np.unique(routing, axis=0, return_inverse=True)
     return keys, position.reshape(-1)
 
@@ -140,7 +148,7 @@ def _classes(keys: bytes) -> Array:
     """Loads of the experts of each routing."""
     from accelsim.architectures.gpu.moe_kernel import all_classes
 
-    found: Array = all_classes(np.frombuffer(keys).reshape(-1, 5).copy())
+    found: Array = all_classes(np.frombuffer(keys).reshape(-1, 6).copy())
     return found
 
 
@@ -156,7 +164,7 @@ def _rows(s: Mapping[str, Array], formats: PrecisionPlan) -> tuple[Array, Array]
         (M.WIDTH, s["intermediate"] / s["tensor_ranks"]),
         (M.GATED, s["gated"]),
         (M.EXPERTS, s["experts"] / s["expert_ranks"]),
-        (M.ROUTED, s["tokens"] * s["topk"]),
+        (M.ROUTED, routed_rows(s)),
         (M.BYTES_A, formats.activation.bytes_per_element),
         (M.BYTES_B, formats.weight.bytes_per_element),
         (M.BYTES_C, output_bytes(formats.activation)),
@@ -226,6 +234,4 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     line[R.STALL_COMPUTE] += vector_s
     line[R.OUT_L2_BYTES] += row[R.C_BYTES]
     line[R.OUT_TILE], line[R.OUT_WAVES], line[R.OUT_SPLIT] = out[M.OUT_TILE], out[M.OUT_WAVES], 1.0
-    memory = line[R.OUT_DRAM_S] >= line[R.OUT_COMPUTE]
-    line[R.OUT_BOUND] = float(R.MEMORY if memory else R.COMPUTE)
     return line

@@ -129,13 +129,16 @@ def load_classes(key, out):  # type: ignore[no-untyped-def]
     Parameters
     ----------
     key : ndarray
-        Tokens, experts, topk, expert ranks, exponent of the power law (0: as even as whole rows allow).
+        Tokens, experts, topk, expert ranks, exponent of the power law (0: as even as whole rows allow),
+        whether the tokens that visit the rank make all their choices there: then each of them is `topk` rows.
     """
     out[:] = 0.0
     tokens, experts, topk, ranks, exponent = int(key[0]), int(key[1]), int(key[2]), int(key[3]), key[4]
     each = experts // ranks
     if exponent <= 0.0 or tokens == 1:  # one token visits other ranks before one twice
         rows = math.ceil(tokens * topk / ranks)
+        if key[5] > 0.0:
+            rows = min(tokens, rows) * topk
         least = rows // each
         more = rows - least * each
         out[0, 0], out[0, 1] = least + 1.0, more
@@ -144,6 +147,8 @@ def load_classes(key, out):  # type: ignore[no-untyped-def]
     loads = power_law_loads(tokens, experts, topk, exponent)
     if ranks > 1:
         loads = _heaviest(loads, ranks)
+        if key[5] > 0.0:  # a row is a token's, as long as there are tokens
+            loads *= min(float(tokens), loads.sum()) * topk / loads.sum()
     groups = min(CLASSES, each)
     heavy = groups // 2
     start = 0

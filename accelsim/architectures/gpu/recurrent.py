@@ -61,7 +61,7 @@ def plan_recurrent(
     gates = step.batch * step.m * step.n * bytes_a
 
     def product(sizes: tuple[float, ...], moved: tuple[float, ...], gaps: tuple[float, ...]) -> list[float]:
-        return [R.MATRIX, *sizes, *widths, rate, clock, *moved, *gaps, 0.0, vector, table, 1.0, integer]
+        return [R.MATRIX, *sizes, *widths, rate, clock, *moved, *gaps, 0.0, vector, table, 1.0, integer, 0.0]
 
     inputs = product(
         (ahead.batch, ahead.m, ahead.n, ahead.k),

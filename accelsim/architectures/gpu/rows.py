@@ -9,9 +9,10 @@ KIND, BATCH, M, N, K, BYTES_A, BYTES_B, BYTES_C, RATE, CLOCK = range(10)
 A_BYTES, B_BYTES, C_BYTES, EXTRA_BYTES = range(10, 14)
 # Bytes that pass between two uses of the same data; infinite when cold.
 A_DISTANCE, B_DISTANCE, C_DISTANCE, EXTRA_DISTANCE = range(14, 18)
-# Elementwise operations, index of the tile table, part of the product that runs, 1 for integers.
-VECTOR_OPS, VECTOR_RATE, TABLE, SHARE, INTEGER = range(18, 23)
-WIDTH = 23
+# Elementwise operations, index of the tile table, part of the product that runs, 1 for integers, 1 for a
+# kernel of a run that goes on.
+VECTOR_OPS, VECTOR_RATE, TABLE, SHARE, INTEGER, STEADY = range(18, 24)
+WIDTH = 24
 
 STREAM, MATRIX, UNSPLIT = 0.0, 1.0, 2.0
 """KIND: a kernel bound by memory or vector arithmetic, a tiled product, or one that never splits its
@@ -23,11 +24,9 @@ OUT_BODY, OUT_FIXED, OUT_COMPUTE, OUT_DRAM_S, OUT_DRAM_BYTES, OUT_L2_BYTES = ran
 # What body and fixed part are spent on, in the order of `base.STALLS`; the seven sum to the two [s].
 STALL_COMPUTE, STALL_SHARED, STALL_L2, STALL_DRAM, STALL_LATENCY, STALL_TAIL, STALL_LAUNCH = range(6, 13)
 OUT_SUMS = 13
-# Index of the tile (-1 for streams), split of the reduction, waves, clock over nominal clock, index in
-# BOUNDS.
-OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_SCALE, OUT_BOUND = range(OUT_SUMS, OUT_SUMS + 5)
-OUT_WIDTH = OUT_SUMS + 5
+# Index of the tile (-1 for streams), split of the reduction, waves, clock over nominal clock.
+OUT_TILE, OUT_SPLIT, OUT_WAVES, OUT_SCALE = range(OUT_SUMS, OUT_SUMS + 4)
+OUT_WIDTH = OUT_SUMS + 4
 
-BOUNDS = ("compute", "memory", "l2", "latency", "launch", "link")
-"""What limits a row, by code."""
-COMPUTE, MEMORY, L2, LATENCY, LAUNCH, LINK = range(6)
+# What limits a kernel, index in `base.BOUNDS`.
+COMPUTE, SHARED, L2, MEMORY, LATENCY, TAIL, LAUNCH, LINK = range(8)

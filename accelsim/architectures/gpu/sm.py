@@ -13,7 +13,7 @@ from numba import njit
 
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.grid import block_step, divided, spread, waves
-from accelsim.architectures.gpu.tiles import TILES
+from accelsim.architectures.gpu.tiles import ALWAYS_SPLIT, TILES
 
 # Columns of the device array.
 _SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY = range(6)
@@ -23,8 +23,8 @@ _HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J = range(6, 12)
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
 _STEP_LATENCIES, _STEP_CYCLES, _SPLIT, _SPLIT_SHARE, _OVERLAP, _MACS, _BYTE_J, _CACHE = range(9, 17)
 _HITS, _VECTOR_LATENCIES, _VECTOR_BYTES, _OVERHEAD, _TILE = range(17, 22)
-_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES, _INTEGER = range(
-    _TILE + len(TILES), _TILE + len(TILES) + 6
+_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES, _INTEGER, _LAG, _WORK, _ROWS, _COLUMNS = range(
+    _TILE + len(TILES), _TILE + len(TILES) + 10
 )
 
 
@@ -80,10 +80,6 @@ def _stream(r, d, c, misses, out):  # type: ignore[no-untyped-def]
     out[R.OUT_SPLIT] = 1.0
     out[R.OUT_WAVES] = 0.0
     out[R.OUT_SCALE] = 1.0
-    if dram_s >= compute_s:
-        out[R.OUT_BOUND] = R.MEMORY
-    else:
-        out[R.OUT_BOUND] = R.COMPUTE if vector_s >= l2_s else R.L2
     on_chip, out[R.STALL_DRAM] = divided(out[R.OUT_BODY], compute_s, dram_s)
     out[R.STALL_COMPUTE if vector_s >= l2_s else R.STALL_L2] = on_chip
     out[R.STALL_LATENCY] = out[R.OUT_FIXED]
@@ -116,9 +112,13 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
     if min(m, n) <= 1.0 and r[R.KIND] == R.MATRIX and reuse_a > 0.999:  # not the windows of a convolution
         best = _vector_product(r, d, c, latency, first, dram_rate, l2_rate, vector_s, out)
     from_l2 = 1.0 - c[_HITS] * (1.0 - reuse_a)
+    least_rows = min(c[_ROWS], 2.0 ** math.ceil(math.log2(m)))
+    whole = r[R.KIND] == R.UNSPLIT or (batch * m * n * k < c[_WORK] and k <= ALWAYS_SPLIT)
     for t in range(table.shape[0]):
         tile_m, tile_n, step_k, stages, fit = table[t]
-        if stages < 1.0 or tile_m >= 4.0 * max(m, 16.0) or tile_n >= 4.0 * max(n, 16.0):
+        if stages < 1.0 or tile_m >= 4.0 * max(m, 16.0) or tile_m < least_rows:
+            continue
+        if tile_n >= max(4.0 * max(n, 16.0), 2.0 * c[_COLUMNS]) or tile_n < c[_COLUMNS]:
             continue
         issue, supply, step_bytes = block_step(
             tile_m, tile_n, step_k, width_a, width_b, rate, c[_SHARED], from_l2
@@ -131,7 +131,7 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
         tiles = batch * grid_m * grid_n
         steps = math.ceil(2.0 * k / step_k) / 2.0  # the last one may be half
         for split in splits:
-            if split > 1.0 and (r[R.KIND] == R.UNSPLIT or steps < 2.0 * split or tiles > 2.0 * sms):
+            if split > 1.0 and (whole or steps < 2.0 * split or tiles > 2.0 * sms):
                 break
             blocks = tiles * split
             queue, together, rounds = waves(blocks, sms, fit)
@@ -178,12 +178,6 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
                 out[R.OUT_TILE] = t
                 out[R.OUT_SPLIT] = split
                 out[R.OUT_WAVES] = blocks / (sms * together)
-                if dram_s >= main:
-                    out[R.OUT_BOUND] = R.MEMORY
-                elif l2_s >= issue_s and l2_s >= wait_s:
-                    out[R.OUT_BOUND] = R.L2
-                else:
-                    out[R.OUT_BOUND] = R.LATENCY if wait_s > issue_s else R.COMPUTE
                 unpacking, cost = unpack * tile_n * step_k, c[_TILE + t]
                 step_parts = (issue * cost, supply * cost, step_bytes / port * cost, unpacking, c[_OVERHEAD])
                 busy_s, limits = issue_s, (l2_s, wait_s, vector_s)
@@ -223,7 +217,6 @@ def _vector_product(r, d, c, latency, first, dram_rate, l2_rate, vector_s, out):
     out[R.OUT_TILE] = -1.0
     out[R.OUT_SPLIT] = 1.0
     out[R.OUT_WAVES] = 0.0
-    out[R.OUT_BOUND] = R.MEMORY if dram_s >= main else R.L2
     return out[R.OUT_BODY] + out[R.OUT_FIXED]
 
 
@@ -266,6 +259,8 @@ def _govern(r, d, c, out):  # type: ignore[no-untyped-def]
         tensor_w *= c[_INTEGER]
     power_w = tensor_w + out[R.OUT_DRAM_BYTES] / total * c[_BYTE_J]
     scale = clock_scale(power_w / d[_HEADROOM])
+    if r[R.STEADY] == 0.0:
+        scale += (1.0 - scale) * c[_LAG] / (total + c[_LAG])
     out[R.OUT_SCALE] = scale
     if scale < 1.0:
         out[R.OUT_COMPUTE] /= scale

@@ -105,7 +105,7 @@ def _products(
             )
         rows[at, R.KIND] = R.MATRIX if splits else R.UNSPLIT
         out[at] = cost_table(rows[at], tiles, device, options, constants)
-    found = timed(out, out[:, R.OUT_BOUND], *of_device(device, options.stack))
+    found = timed(out, *of_device(device, options.stack))
     return found, _product_energy(2.0 * batch * m * n * k, product, blocks, found, device, options)
 
 
@@ -140,7 +140,12 @@ def _product_energy(
     return energy
 
 
-_PHASES = {"attention_prefill": power.PREFILL, "attention_decode": power.DECODE}
+_PHASES = {
+    "attention_prefill": power.PREFILL,
+    "attention_decode": power.DECODE,
+    "mla_prefill": power.PREFILL,
+    "mla_decode": power.DECODE,
+}
 
 
 def _single(kernel: Callable[..., Timed]) -> Callable[..., Answer]:
@@ -157,7 +162,7 @@ def _single(kernel: Callable[..., Timed]) -> Callable[..., Answer]:
 
 
 def _attention(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Timed:
-    return attention_rows(s, f, device, o.stack, o.cold, decode=op == "attention_decode")
+    return attention_rows(s, f, device, o.stack, o.cold, decode=op.endswith("_decode"))
 
 
 def _convolution(op: str, s: Mapping[str, Array], f: PrecisionPlan, device: Any, o: Options) -> Timed:
@@ -194,7 +199,7 @@ _FAMILIES: Mapping[str, Callable[..., Answer]] = {
     "bmm": _products,
     "conv2d": _single(_convolution),
     "moe": _experts,
-    **dict.fromkeys(("attention_prefill", "attention_decode"), _single(_attention)),
+    **dict.fromkeys(_PHASES, _single(_attention)),
     **dict.fromkeys(("lstm", "gru", "rnn"), _single(_recurrent)),
     **dict.fromkeys(TABLE_NAMES.values(), _collectives),
 }

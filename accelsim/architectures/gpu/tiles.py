@@ -19,6 +19,9 @@ ones exist in both orientations because libraries transpose a product whose m is
 SPLITS: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts that the reduction may be split into."""
 
+ALWAYS_SPLIT = 8192.0
+"""Reductions longer than this are split however small the product is."""
+
 STEP_BYTES = 128
 """Bytes of one operand row that a step of the main loop loads: one cache line, the swizzle width of the copy
 engines.

@@ -13,13 +13,16 @@ import numpy as np
 from numba import njit
 
 from accelsim.architectures.systolic.demand import (
+    BLOCK,
     FOLD_COLS,
     FOLD_CYCLES,
     FOLD_ROWS,
+    STREAM,
     address,
     lanes,
     outputs,
     outputs_before,
+    place,
     prefetch_order,
     prefetch_shape,
 )
@@ -166,12 +169,14 @@ def unbounded_reads(pattern: int, layer: Any, operand: Any, extent: Any, ids: in
     """
     seen = np.zeros(ids, np.int32)
     epoch, new, total, swaps, last = 1, 0, 0, 0, -1
+    block = layer[BLOCK] if pattern == STREAM else 0
     cycles, fold_rows = layer[FOLD_CYCLES], layer[FOLD_ROWS]
     for fold in range(fold_rows * layer[FOLD_COLS]):
         for j in range(cycles):
             low, high, a, b, c, d = lanes(pattern, layer, fold % fold_rows, fold // fold_rows, j)
             for x in range(low, high + 1):
-                at = address(operand, extent, a + b * x, c + d * x)
+                outer, product = place(block, a, b, c, d, x)
+                at = address(operand, extent, outer, product)
                 if at >= 0 and seen[at] != epoch:
                     seen[at] = epoch
                     new += 1
@@ -237,8 +242,10 @@ def _read_row(
     """Serve one row of requests; returns its stall, which can be negative."""
     low, high, a, b, c, d = lanes(pattern, layer, fr, fc, j)
     offset, count, asked = 1, state[COUNT], False
+    block = layer[BLOCK] if pattern == STREAM else 0
     for x in range(low, high + 1):
-        at = address(operand, extent, a + b * x, c + d * x)
+        outer, product = place(block, a, b, c, d, x)
+        at = address(operand, extent, outer, product)
         if at < 0:
             continue
         asked = True

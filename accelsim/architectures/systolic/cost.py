@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -147,11 +147,11 @@ class Parts:
     sram_bytes: Any
     apart: bool
 
-    @property
+    @cached_property
     def compute(self) -> Any:
         return np.where(self.serial, self.array + self.vector, np.maximum(self.array, self.vector))
 
-    @property
+    @cached_property
     def traffic(self) -> Any:
         return np.maximum(np.maximum(self.dram, self.sram), self.link)
 
@@ -159,6 +159,11 @@ class Parts:
     def exposed(self) -> Any:
         """Cycles that nothing hides."""
         return self.overhead + np.minimum(self.compute, self.traffic) if self.apart else self.overhead
+
+    @cached_property
+    def cycles(self) -> Any:
+        """Cycles of one execution."""
+        return np.maximum(self.compute, self.traffic) + self.exposed
 
 
 def _stored_weights(nests: Nests, device: SystolicDevice) -> Any:
@@ -181,13 +186,14 @@ def parts_of(program: Program) -> tuple[Parts, Any, Any]:
     device: SystolicDevice = program.device
     unit, clock, count = device.array, device.array.clock_hz, len(program.kernels)
     # A band of rows is a product of its own that meets the same weights again.
-    height, turns = -(-nests.m // nests.bands), nests.steps * nests.bands
+    height, turns = nests.height, nests.turns
     fold = folds.fold_table(
         nests.batch, height, nests.n, nests.k, nests.share, _rates(nests, device), nests.sets,
         unit.rows, unit.cols, unit.count, folds.CODES[unit.dataflow], unit.double_buffered,
-        nests.swap.astype(bool) & unit.swaps_operands,
+        nests.swaps & unit.swaps_operands,
     )  # fmt: skip
     weights = _stored_weights(nests, device)
+    repeated = weights - nests.right_bytes if unit.whole_tiles else 0.0
     tile = memory.tile_table(
         nests.batch, height, nests.n, nests.k, turns, nests.left_bytes / nests.bands, weights,
         nests.left_element, nests.right_element, nests.sum_element, nests.held, _room(device),
@@ -196,7 +202,7 @@ def parts_of(program: Program) -> tuple[Parts, Any, Any]:
     array = np.bincount(nests.kernel, fold[:, folds.CYCLES] * turns, count)
     vector = work.vector_ops / device.vector.ops_per_clock
     array, vector = _grouped_on_vector(nests, device, array, vector)
-    extra = tile[:, memory.EXTRA_BYTES] + weights - nests.right_bytes
+    extra = tile[:, memory.EXTRA_BYTES] + repeated
     dram_bytes = work.bytes_dram + np.bincount(nests.kernel, extra, count)
     ports, sums = _sram_bytes(nests, fold, folds)
     ports = np.bincount(nests.kernel, ports, count)
@@ -210,7 +216,7 @@ def parts_of(program: Program) -> tuple[Parts, Any, Any]:
         sram=ports / speed * clock if speed else np.zeros(count),
         link=link * clock,
         overhead=(device.dispatch_s + device.memory.latency_s * work.waits + hops + _host(program)) * clock,
-        serial=np.bincount(nests.kernel, nests.steps > 1, count) > 0,
+        serial=nests.serial,
         dram_bytes=dram_bytes,
         sram_bytes=dram_bytes + np.where(array > 0, operands, work.bytes_compulsory),
         apart=not device.transfers_overlap,
@@ -232,7 +238,7 @@ def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector:
     peak.
     """
     count = len(array)
-    grouped = np.bincount(nests.kernel, nests.grouped, count) > 0
+    grouped = nests.in_groups
     if not grouped.any():
         return array, vector
     elements = device.array.rows * device.array.cols * device.array.count
@@ -245,11 +251,9 @@ def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector:
 def worth(program: Program) -> tuple[float, float]:
     """Seconds of a run and bytes that cross the memory interface, without the words that `cost` adds."""
     parts, _, _ = parts_of(program)
-    repeats = np.array([kernel.repeat for kernel in program.kernels])
-    cycles = np.maximum(parts.compute, parts.traffic) + parts.exposed
-    return float((cycles * repeats).sum()) / program.device.array.clock_hz, float(
-        (parts.dram_bytes * repeats).sum()
-    )
+    repeats = program.parameters["totals"].repeats
+    cycles, moved = float((parts.cycles * repeats).sum()), float((parts.dram_bytes * repeats).sum())
+    return cycles / program.device.array.clock_hz, moved
 
 
 def occupancy(program: Program) -> dict[str, Any]:
@@ -273,7 +277,7 @@ def occupancy(program: Program) -> dict[str, Any]:
     nests: Nests = program.parameters["nests"]
     unit, count = program.device.array, len(program.kernels)
     parts, fold, _ = parts_of(program)
-    turns = nests.steps * nests.bands
+    turns = nests.turns
     depth = np.ceil(nests.k / np.maximum(_rates(nests, program.device), 1.0))
     down = np.ceil(depth / unit.rows)
 
@@ -348,8 +352,7 @@ def _room(device: SystolicDevice) -> Any:
 
 def _sram_bytes(nests: Nests, fold: Any, folds: Any) -> tuple[Any, Any]:
     """Traffic of each nest between SRAM and arrays: operands and results, and partial sums [B]."""
-    turns = nests.steps * nests.bands
-    results = nests.batch.astype(float) * -(-nests.m // nests.bands) * nests.n
+    results, turns = nests.results, nests.turns
     partial = np.maximum(fold[:, folds.OUTPUT_ACCESSES] - results, 0.0) * nests.sum_element
     operands = fold[:, folds.LEFT_READS] * nests.left_width + fold[:, folds.RIGHT_READS] * nests.right_width
     return (operands + results * nests.output_width) * turns, partial * turns

@@ -12,6 +12,9 @@ STATIONARY ws filters, is inputs      (fc C + x, fr R + R - 1 - j), in the first
 DOWN       os inputs                  (fr R + x, j - x)
 ACROSS     os filters                 (fc C + x, j - x)
 =========  =========================  =====================================================
+
+With row-wise sparse filters a fold takes inputs of two tiles, in blocks of `BLOCK` products: each block goes
+to half as many rows, one cycle later to each (`place`).
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ STREAM, STATIONARY, DOWN, ACROSS = range(4)
 
 # Indices of the vector that describes a layer to the kernels.
 ROWS, COLS, FLOW, M, N, K, FOLD_ROWS, FOLD_COLS, FOLD_CYCLES = range(9)
+# Products of the streaming operand, and the block of row-wise sparsity (0: none).
+STREAM_K, BLOCK = 11, 12
 
 
 @njit(cache=True)
@@ -37,6 +42,11 @@ def lanes(pattern: int, layer: Any, fr: int, fc: int, j: int) -> tuple[int, int,
     """
     rows, cols, k = layer[ROWS], layer[COLS], layer[K]
     outer = layer[M] if layer[FLOW] == WS or pattern == DOWN else layer[N]
+    if pattern == STREAM and layer[BLOCK] > 0:
+        block = layer[BLOCK]
+        copies = 2 * rows // block * (block // 2)
+        first, last = max(0, j - rows - outer + 1), min(copies - 1, j - rows)
+        return first * block, last * block + block - 1, j - rows, -1, fr * 2 * rows, 1
     if pattern == STREAM:
         used = min(rows, k - fr * rows)
         return max(0, j - rows - outer + 1), min(used - 1, j - rows), j - rows, -1, fr * rows, 1
@@ -49,6 +59,15 @@ def lanes(pattern: int, layer: Any, fr: int, fc: int, j: int) -> tuple[int, int,
     side, fold = (rows, fr) if pattern == DOWN else (cols, fc)
     used = min(side, outer - fold * side)
     return max(0, j - k + 1), min(used - 1, j), fold * side, 1, j, -1
+
+
+@njit(cache=True)
+def place(block: int, a: int, b: int, c: int, d: int, x: int) -> tuple[int, int]:
+    """Outer and product index of lane x of `lanes`; `block` is 0 but for row-wise sparse inputs."""
+    if block == 0:
+        return a + b * x, c + d * x
+    copy = x // block
+    return a - copy, c + copy // (block // 2) * block + x % block
 
 
 @njit(cache=True)
@@ -99,7 +118,7 @@ def prefetch_element(pattern: int, layer: Any, row: int, col: int) -> tuple[int,
     if pattern == STREAM:
         length = layer[M] if layer[FLOW] == WS else layer[N]
         product = (row // length) * rows + col
-        return (row % length, product) if product < k else (-1, -1)
+        return (row % length, product) if product < layer[STREAM_K] else (-1, -1)
     side = rows if pattern == DOWN else cols
     limit = layer[M] if pattern == DOWN or (pattern == STATIONARY and layer[FLOW] == IS) else layer[N]
     outer = (row // k) * side + col
@@ -110,7 +129,7 @@ def prefetch_element(pattern: int, layer: Any, row: int, col: int) -> tuple[int,
 def prefetch_shape(pattern: int, layer: Any) -> tuple[int, int]:
     """Rows and columns of the prefetch table: the folds of an operand stacked."""
     if pattern == STREAM:
-        return layer[FOLD_ROWS] * (layer[M] if layer[FLOW] == WS else layer[N]), layer[ROWS]
+        return -(-layer[STREAM_K] // layer[ROWS]) * (layer[M] if layer[FLOW] == WS else layer[N]), layer[ROWS]
     if pattern == DOWN:
         return layer[FOLD_ROWS] * layer[K], layer[ROWS]
     return layer[FOLD_COLS] * layer[K], layer[COLS]
@@ -144,6 +163,24 @@ def prefetch_order(pattern: int, layer: Any, operand: Any, extent: Any) -> Any:
                     order[count] = at
                     count += 1
     return order[:count]
+
+
+@njit(cache=True)
+def span(pattern: int, layer: Any, operand: Any, extent: Any) -> tuple[int, int]:
+    """First and last row in which an operand is asked for, all folds counted; -1 where it never is."""
+    first, last = -1, -1
+    block = layer[BLOCK] if pattern == STREAM else 0
+    for fold in range(layer[FOLD_ROWS] * layer[FOLD_COLS]):
+        fc, fr = fold // layer[FOLD_ROWS], fold % layer[FOLD_ROWS]
+        for j in range(layer[FOLD_CYCLES]):
+            low, high, a, b, c, d = lanes(pattern, layer, fr, fc, j)
+            for x in range(low, high + 1):
+                outer, product = place(block, a, b, c, d, x)
+                if address(operand, extent, outer, product) >= 0:
+                    last = fold * layer[FOLD_CYCLES] + j
+                    first = last if first < 0 else first
+                    break
+    return first, last
 
 
 @njit(cache=True)

@@ -55,24 +55,31 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
             ", ".join(have),
             f"the nearest that {device.name} has is {nearest(wanted, have)}",
         )
-    sparsity, notes = _sparsity(graph, options, device)
+    sparsity, sparse_notes = _sparsity(graph, options, device)
     ready = _prepared(graph, sparsity, device.array.skips_zeros, device.array.accumulator)
     if device.link is None and ready.linked:
         raise InfeasibleError(
             "link", "a link between devices", "none", f"run on one device, or give {device.name} a 'link'"
         )
-    _check_sram(ready.nests, device)
-    cold = _program(ready, device, options, notes, sparsity, None)
+    _check_sram(ready.largest, device)
+    sizes = area.parts(device)
+    shared = _Shared(
+        device,
+        options,
+        sparsity,
+        (*_energy_notes(device), *sparse_notes),
+        {f"area_{part.name}_m2": part.area_m2 for part in sizes},
+        {f"resource_area_{part.name}_m2": part.basis for part in sizes if isnan(part.area_m2)},
+    )
+    cold = _program(ready, shared, None)
     if options.cold:
         return cold
     room = device.sram.capacity_bytes - (device.sram.ofmap_bytes or 0.0)
     shares = (0.0, *WEIGHT_SHARES) if device.sram.keeps_weights else (0.0,)
     plans = [ready.plan(room, share) for share in shares]
-    warm = [
-        _program(ready, device, options, notes, sparsity, p) for p in plans if p.tensors or p.weight_bytes
-    ]
+    warm = [_program(ready, shared, p) for p in plans if p.tensors or p.weight_bytes]
     whole = [*warm, cold]
-    sliced = [_in_bands(p, ready, room, options, notes, sparsity) for p in whole] if device.sram.bands else []
+    sliced = [_in_bands(p, ready, room, shared) for p in whole] if device.sram.bands else []
     if options.fidelity == "analytic":
         # Whatever the plan, no more than this can stay.
         return min(
@@ -97,6 +104,14 @@ class _Prepared:
     memory_bytes: float
     plans: dict[tuple[float, float], Residency] = field(default_factory=dict)
     kept: dict[Residency, tuple[Nests, Totals]] = field(default_factory=dict)
+
+    @cached_property
+    def largest(self) -> tuple[float, ...]:
+        """Bytes of the smallest tiles: of all operands, of a left one, of a right one, of sums [B]."""
+        n = self.nests
+        pairs = 2 * (n.left_element + n.right_element) + n.sum_element
+        needs = (pairs, 2 * n.left_element, 2 * n.right_element, n.sum_element)
+        return tuple(float(need.max(initial=0.0)) for need in needs)
 
     @cached_property
     def kinds(self) -> frozenset[str]:
@@ -139,42 +154,46 @@ def _prepared(graph: Graph, sparsity: Sparsity, skips: bool, sums: str | None) -
     )
 
 
-def _program(
-    ready: _Prepared,
-    device: SystolicDevice,
-    options: Options,
-    notes: tuple[str, ...],
-    sparsity: Sparsity,
-    residency: Residency | None,
-) -> Program:
+@dataclass(frozen=True)
+class _Shared:
+    """What the programs of all residency plans of a network on a device have in common."""
+
+    device: SystolicDevice
+    options: Options
+    sparsity: Sparsity
+    notes: tuple[str, ...]
+    resources: dict[str, float]
+    missing: dict[str, str]
+
+
+def _program(ready: _Prepared, shared: _Shared, residency: Residency | None) -> Program:
     """The program of a residency plan; None is a cold device."""
     nests, work = ready.nests, ready.totals
     if residency is not None:
-        nests, work = ready.keep(residency, sparsity)
+        nests, work = ready.keep(residency, shared.sparsity)
     else:
         residency = nothing(len(ready.kernels))
-    sizes = area.parts(device)
     parameters = {
         "nests": nests,
         "totals": work,
         "residency": residency,
-        "resources": {f"area_{part.name}_m2": part.area_m2 for part in sizes},
-        "missing": {f"resource_area_{p.name}_m2": p.basis for p in sizes if isnan(p.area_m2)},
+        "resources": shared.resources,
+        "missing": shared.missing,
     }
-    notes = (*_notes(ready.kinds, device, residency), *notes)
+    notes = (*_notes(ready.kinds, residency), *shared.notes)
     return Program(
-        ready.graph, device, options, ready.kernels, "sequential", ready.memory_bytes, notes, parameters
+        ready.graph,
+        shared.device,
+        shared.options,
+        ready.kernels,
+        "sequential",
+        ready.memory_bytes,
+        notes,
+        parameters,
     )
 
 
-def _in_bands(
-    program: Program,
-    ready: _Prepared,
-    room: float,
-    options: Options,
-    notes: tuple[str, ...],
-    sparsity: Sparsity,
-) -> Program:
+def _in_bands(program: Program, ready: _Prepared, room: float, shared: _Shared) -> Program:
     """The program of a plan with chains of layers in bands of rows."""
     nests = ready.nests
     rows = nests.m * (nests.k * nests.left_element + nests.n * nests.sum_element)
@@ -185,7 +204,7 @@ def _in_bands(
     plan = banded(held, ready.usage, ready.kernels, workspace, room)
     if max(plan.bands, default=1) == 1:
         return program
-    return _program(ready, program.device, options, notes, sparsity, plan)
+    return _program(ready, shared, plan)
 
 
 def _worth(program: Program) -> tuple[float, float]:
@@ -211,20 +230,14 @@ def _sparsity(graph: Graph, options: Options, device: SystolicDevice) -> tuple[S
     return Sparsity(keep, block, device.array.sparse_speedup, device.codes_zeros, only), ()
 
 
-def _check_sram(nests: Nests, device: SystolicDevice) -> None:
+def _check_sram(needs: tuple[float, ...], device: SystolicDevice) -> None:
     sram = device.sram
-    for have, need in (
-        (sram.capacity_bytes, 2 * (nests.left_element + nests.right_element) + nests.sum_element),
-        (sram.ifmap_bytes, 2 * nests.left_element),
-        (sram.filter_bytes, 2 * nests.right_element),
-        (sram.ofmap_bytes, nests.sum_element),
+    for have, need in zip(
+        (sram.capacity_bytes, sram.ifmap_bytes, sram.filter_bytes, sram.ofmap_bytes), needs
     ):
-        if have is not None and len(need) and need.max() > have:
+        if have is not None and need > have:
             raise InfeasibleError(
-                "sram",
-                f"{si(float(need.max()), 'B')} for one tile",
-                si(have, "B"),
-                "enlarge the on-chip memory",
+                "sram", f"{si(need, 'B')} for one tile", si(have, "B"), "enlarge the on-chip memory"
             )
 
 
@@ -260,7 +273,7 @@ def nearest(wanted: Precision, have: Iterable[str]) -> str:
     return min(have, key=distance)
 
 
-def _notes(kinds: frozenset[str], device: SystolicDevice, residency: Residency) -> tuple[str, ...]:
+def _notes(kinds: frozenset[str], residency: Residency) -> tuple[str, ...]:
     notes = []
     if residency.tensors:
         notes.append(f"{residency.tensors} activations stay on chip between kernels")
@@ -275,6 +288,11 @@ def _notes(kinds: frozenset[str], device: SystolicDevice, residency: Residency) 
         notes.append("attention scores stay on chip")
     if kinds & {"grouped_matmul"}:
         notes.append("experts are chosen evenly")
+    return tuple(notes)
+
+
+def _energy_notes(device: SystolicDevice) -> tuple[str, ...]:
+    notes = []
     e = device.energy
     own = {"mac": e.mac_j, "vector": e.vector_op_j, "sram": e.sram_byte_j, "dram": e.dram_byte_j}
     tables = [part for part, value in own.items() if value is None or value == {}]

@@ -58,9 +58,8 @@ def _sums(program: Program) -> Mapping[str, Any]:
     work: Totals = program.parameters["totals"]
     device = program.device
     parts, _, _ = parts_of(program)
-    times = np.array([kernel.repeat for kernel in program.kernels])
-    each_s = (np.maximum(parts.compute, parts.traffic) + parts.exposed) / device.array.clock_hz
-    spent = (each_s * times).tolist()
+    times = work.repeats
+    spent = (parts.cycles / device.array.clock_hz * times).tolist()
     ports = parts.sram_bytes - parts.dram_bytes
     energies = energy_parts(device, nests, work, parts.sram_bytes, parts.dram_bytes, ports)
     names, rows = bound_parts(parts)

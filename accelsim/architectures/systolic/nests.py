@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class Nests:
 
     Attributes
     ----------
+    kernels : int
+        Kernels of the program.
     kernel : array of int
         Index of the kernel that it belongs to.
     batch, m, n, k, steps : array of int
@@ -73,6 +76,7 @@ class Nests:
         Operands; empty for an intermediate.
     """
 
+    kernels: int
     kernel: Any
     batch: Any
     m: Any
@@ -98,10 +102,40 @@ class Nests:
     left_names: tuple[str, ...]
     right_names: tuple[str, ...]
 
-    @property
+    @cached_property
     def macs(self) -> Any:
         """Multiply-accumulates of each nest, all steps."""
         return self.batch.astype(float) * self.m * self.n * self.k * self.share * self.steps
+
+    @cached_property
+    def height(self) -> Any:
+        """Rows of the left operand at a time: those of a band."""
+        return -(-self.m // self.bands)
+
+    @cached_property
+    def turns(self) -> Any:
+        """Times that a nest runs for one execution of its kernel: steps and bands."""
+        return self.steps * self.bands
+
+    @cached_property
+    def results(self) -> Any:
+        """Values that one turn of each nest leaves."""
+        return self.batch.astype(float) * self.height * self.n
+
+    @cached_property
+    def swaps(self) -> Any:
+        """`swap` as truth values."""
+        return self.swap.astype(bool)
+
+    @cached_property
+    def serial(self) -> Any:
+        """Kernels whose steps take turns with the vector unit."""
+        return np.bincount(self.kernel, self.steps > 1, self.kernels) > 0
+
+    @cached_property
+    def in_groups(self) -> Any:
+        """Kernels that are convolutions in groups."""
+        return np.bincount(self.kernel, self.grouped, self.kernels) > 0
 
 
 _INTEGERS = ("kernel", "batch", "m", "n", "k", "steps", "swap", "grouped", "bands")
@@ -125,6 +159,8 @@ class Totals:
         kernels in front of it are done.
     link_hops : array of float
         Latencies that a collective pays one after the other (ring algorithms).
+    repeats : array of float
+        Executions in a run.
     """
 
     bytes_dram: Any
@@ -133,6 +169,7 @@ class Totals:
     vector_ops: Any
     link_bytes: Any
     link_hops: Any
+    repeats: Any
 
 
 def totals(kernels: Sequence[Kernel], sparsity: Sparsity) -> Totals:
@@ -146,6 +183,7 @@ def totals(kernels: Sequence[Kernel], sparsity: Sparsity) -> Totals:
                 sum(op.work.vector_ops for op in kernel.ops),
                 sum(op.work.link_bytes for op in kernel.ops),
                 _hops(kernel.anchor),
+                kernel.repeat,
             )
             for kernel in kernels
         )
@@ -254,7 +292,7 @@ def collect(kernels: Sequence[Kernel], sparsity: Sparsity, skips: bool, sums: st
     columns.update({name: np.array([r[name] for r in rows], np.float64) for name in _FLOATS})
     sets = np.array([r["sets"] for r in rows], np.int64).reshape(-1, 4)
     words = {name: tuple(r[name] for r in rows) for name in ("formats", "left_names", "right_names")}
-    return Nests(**columns, sets=sets, **words)
+    return Nests(len(kernels), **columns, sets=sets, **words)
 
 
 def _rows(op: Op, sparsity: Sparsity, skips: bool, sums: str | None) -> list[dict[str, Any]]:

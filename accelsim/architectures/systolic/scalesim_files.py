@@ -33,7 +33,10 @@ class ScaleSimConfig:
     write_width : int
         ``Bandwidth``, which bounds the outputs alone [word / cycle].
     sparse : str
-        Compression format of layer-wise N:M sparse filters; empty when sparsity is off.
+        Compression format of N:M sparse filters; empty when sparsity is off.
+    block, seed : int
+        Row-wise sparsity: each filter keeps a number of its own of every `block` products, drawn from this
+        seed. A block of 0 is layer-wise sparsity, where the topology gives N:M.
     """
 
     run_name: str
@@ -47,6 +50,8 @@ class ScaleSimConfig:
     read_widths: tuple[int, int]
     write_width: int
     sparse: str
+    block: int = 0
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,7 @@ def read_config(path: Path) -> ScaleSimConfig:
     ------
     ConfigError
         A section or key is missing, a number is not a positive whole one, or the file asks for what is not
-        modelled: custom layouts, Ramulator traces, row-wise sparsity.
+        modelled: custom layouts with bounded bandwidth, Ramulator traces; or the tool itself fails on it.
     """
     parser = configparser.RawConfigParser()
     try:
@@ -177,15 +182,12 @@ def read_config(path: Path) -> ScaleSimConfig:
         write_width = _count(
             chip.text("Bandwidth").split(",")[0].strip(), f"{path}: [architecture_presets] Bandwidth"
         )
-    sparse = ""
+    sparse, block, seed = "", 0, 0
+    dataflow = chip.choice("Dataflow", DATAFLOWS)
     if sparsity.flag("SparsitySupport"):
-        if sparsity.flag("OptimizedMapping"):
-            raise ConfigError(
-                "row-wise sparsity is not modelled (the tool draws each row's ratio at random)",
-                f"{path}: [sparsity] OptimizedMapping",
-                "set it to false and give each layer its N:M",
-            )
         sparse = sparsity.choice("SparseRep", SPARSE_FORMATS)
+        if sparsity.flag("OptimizedMapping"):
+            block, seed = _row_wise(sparsity, chip, rows, dataflow)
     return ScaleSimConfig(
         general.text("run_name"),
         bounded,
@@ -194,11 +196,43 @@ def read_config(path: Path) -> ScaleSimConfig:
         chip.count("ifmapsramszkB"),
         chip.count("filtersramszkB"),
         chip.count("ofmapsramszkB"),
-        chip.choice("Dataflow", DATAFLOWS),
+        dataflow,
         (layout.count("IfmapSRAMBankBandwidth"), layout.count("FilterSRAMBankBandwidth")),
         write_width,
         sparse,
+        block,
+        seed,
     )
+
+
+def _row_wise(sparsity: _Section, chip: _Section, rows: int, dataflow: str) -> tuple[int, int]:
+    """Block and seed of row-wise sparsity, where the tool can run it."""
+    block = sparsity.count("BlockSize")
+    where = f"{sparsity.where} BlockSize"
+    if dataflow != "ws":
+        raise ConfigError(
+            f"row-wise sparsity needs Dataflow ws, not {dataflow}",
+            f"{sparsity.where} OptimizedMapping",
+            "SCALE-Sim stops with 'Dimension mismatch between operands' here",
+        )
+    if block < 2 or block > rows or 2 * rows % block:
+        raise ConfigError(
+            f"the tool cannot use a block of {block} on {rows} rows",
+            where,
+            "take 2 or more, at most the rows, that divides twice the rows",
+        )
+    if chip.text("FilterOffset") == "0":
+        raise ConfigError(
+            "row-wise sparsity needs a filter offset above 0",
+            f"{chip.where} FilterOffset",
+            "the tool takes address 0 for a zero weight",
+        )
+    seed = sparsity.text("RandomNumberGeneratorSeed")
+    if not seed.isdigit() or int(seed) >= 2**32:
+        raise ConfigError(
+            f"'{seed}' is not a whole number below 2^32", f"{sparsity.where} RandomNumberGeneratorSeed"
+        )
+    return block, int(seed)
 
 
 _CONV = ("IFMAP height", "IFMAP width", "filter height", "filter width", "channels", "filters", "stride")

@@ -73,7 +73,9 @@ def _vector(config: ScaleSimConfig, layer: ScaleSimLayer, flow: int) -> tuple[in
     rows, cols = config.rows, config.cols
     out_h, out_w, window = layer.out_h, layer.out_w, layer.window
     m, n, k = out_h * out_w, layer.filters, window
-    if config.sparse:
+    if config.block:
+        k = -(-window // (2 * config.block)) * config.block
+    elif config.sparse:
         k = kept(window, layer.keep, layer.block)
     ragged = (out_h - 1) * layer.stride + layer.kernel_h > layer.height or (
         out_w - 1
@@ -88,7 +90,7 @@ def _vector(config: ScaleSimConfig, layer: ScaleSimLayer, flow: int) -> tuple[in
         rows, cols, flow, m, n, k, -(-down // rows), -(-across // cols), cycles,
         touched(layer.height, layer.kernel_h, layer.stride, out_h)
         * touched(layer.width, layer.kernel_w, layer.stride, out_w) * layer.channels,
-        ragged,
+        ragged, window if config.block else k, config.block,
     )  # fmt: skip
 
 
@@ -108,8 +110,18 @@ def kept(window: int, keep: int, block: int) -> int:
 def operand_tables(config: ScaleSimConfig, layer: ScaleSimLayer) -> tuple[tuple[Any, Any, int], ...]:
     """Addresses of inputs and filters as the kernels read them: table, extent, number of addresses."""
     products = np.arange(layer.window)
+    if config.block:
+        return _inputs(layer, products, _streamed(config, layer)), _row_wise_filters(config, layer)
     if config.sparse:
         products = products[products % layer.block < layer.keep]
+    offsets = np.concatenate([np.arange(layer.filters) * layer.window, products])
+    filters = np.stack([offsets, np.zeros_like(offsets), np.zeros_like(offsets)])
+    extent = np.array([0, 0, layer.filters], np.int64)
+    return _inputs(layer, products, len(products)), (filters, extent, layer.filters * layer.window)
+
+
+def _inputs(layer: ScaleSimLayer, products: Any, places: int) -> tuple[Any, Any, int]:
+    """The table of inputs; products beyond those that there are hang over the edge of the image."""
     k_row, k_col, k_channel = np.unravel_index(products, (layer.kernel_h, layer.kernel_w, layer.channels))
     p_row, p_col = np.divmod(np.arange(layer.out_h * layer.out_w), layer.out_w)
     p_row, p_col = p_row * layer.stride, p_col * layer.stride
@@ -119,13 +131,44 @@ def operand_tables(config: ScaleSimConfig, layer: ScaleSimLayer) -> tuple[tuple[
     inputs[0, pixels:] += k_channel
     hangs = rows[:pixels].max() + layer.kernel_h > layer.height
     hangs |= cols[:pixels].max() + layer.kernel_w > layer.width
+    beyond = np.full((3, places - len(products)), layer.height, np.int64)
+    hangs |= places > len(products)
     extent = np.array([layer.height if hangs else 0, layer.width, pixels], np.int64)
-    offsets = np.concatenate([np.arange(layer.filters) * layer.window, products])
-    filters = np.stack([offsets, np.zeros_like(offsets), np.zeros_like(offsets)])
-    return (
-        (inputs.astype(np.int64), extent, layer.height * layer.width * layer.channels),
-        (filters, np.array([0, 0, layer.filters], np.int64), layer.filters * layer.window),
-    )
+    table = np.concatenate([inputs.astype(np.int64), beyond], axis=1)
+    return table, extent, layer.height * layer.width * layer.channels
+
+
+def _streamed(config: ScaleSimConfig, layer: ScaleSimLayer) -> int:
+    """Products that the folds of row-wise sparse filters take, two tiles at a time."""
+    rows = -(-layer.window // (2 * config.block)) * config.block
+    return -(-rows // config.rows) * 2 * config.rows
+
+
+def kept_by_filter(config: ScaleSimConfig, layer: ScaleSimLayer) -> Any:
+    """Products that each filter keeps of every block: what the tool draws, anew for each layer."""
+    draw = np.random.RandomState(config.seed)
+    return np.array([draw.randint(1, config.block // 2 + 1) for _ in range(layer.filters)])
+
+
+def _row_wise_filters(config: ScaleSimConfig, layer: ScaleSimLayer) -> tuple[Any, Any, int]:
+    """Filters in blocks of which each holds the first products of its own; half as many rows as a block has
+    products.
+
+    The two checks of `demand.address` leave out places beyond what a filter keeps and beyond the window.
+    """
+    half = config.block // 2
+    rows = -(-layer.window // (2 * config.block)) * config.block
+    number, place = np.divmod(np.arange(rows), half)
+    product = number * config.block + place
+    zeros = np.zeros(layer.filters, np.int64)
+    table = np.stack(
+        [
+            np.concatenate([np.arange(layer.filters) * layer.window, product]),
+            np.concatenate([half - kept_by_filter(config, layer), place]),
+            np.concatenate([zeros, product >= layer.window]),
+        ]
+    ).astype(np.int64)
+    return table, np.array([half, 1, layer.filters], np.int64), layer.filters * layer.window
 
 
 def patterns(dataflow: str) -> tuple[int, int]:
@@ -149,6 +192,10 @@ def _unbounded(
     starts, stops = closed[folds.STARTS : folds.STARTS + 3], closed[folds.STOPS : folds.STOPS + 3]
     dram = []
     pair = patterns(config.dataflow)
+    if config.block:
+        for side, (operand, extent, _) in enumerate(operand_tables(config, layer)):
+            first, last = demand.span(pair[side], vector, operand, extent)
+            starts[side], stops[side] = first + 1, last + 1
     for side, pattern in enumerate(pair):
         per_set = 1024 * (config.filter_kb if side else config.ifmap_kb) // 100
         count, swaps, last = _fetches(config, layer, vector, closed, side, pattern, 50 * per_set)
@@ -156,7 +203,7 @@ def _unbounded(
         lead = -(-sets * per_set // PREFETCH_WIDTH)
         # Without a swap the tool fills the buffer up to cycle 0, with one up to the first request.
         dram.append((starts[side] - 1 - lead, last + 1, count) if swaps else (-lead, -1, count))
-    if closed[folds.RAGGED]:
+    if closed[folds.RAGGED] and not config.block:
         stops[0] = demand.last_request(pair[0], vector, layer.image) + 1
     dram.append((first_drain, last_drain, writes))
     return _report(config, layer, vector, closed, shares, 0, closed[folds.TOTAL], starts, stops, dram)
@@ -168,7 +215,7 @@ def _fetches(
 ) -> tuple[int, int, int]:  # fmt: skip
     """Words of an operand that are fetched, times that the buffer swaps, cycle of the last swap."""
     count = closed[folds.FETCHED + side]
-    unknown = side == 0 and bool(config.sparse)
+    unknown = bool(config.block) or (side == 0 and bool(config.sparse))
     if count < window and not unknown:
         return count, 0, -1
     if count == closed[folds.ACCESSES + side] and not unknown:
@@ -207,7 +254,14 @@ def _report(
 ) -> LayerReport:  # fmt: skip
     counts: list[float] = list(closed[folds.ACCESSES : folds.ACCESSES + 3])
     sparse = None
-    if config.sparse:
+    mapping_pct = shares[0]
+    if config.block:
+        fold_count = int(vector[demand.FOLD_ROWS]) * int(vector[demand.FOLD_COLS])
+        copies = 2 * config.rows // config.block * (config.block // 2)
+        counts[0] = fold_count * (int(vector[demand.M]) + config.rows - 1) * copies * config.block
+        mapping_pct = _row_wise_share(config, layer, vector)
+        sparse = _row_wise_storage(config, layer, int(vector[demand.K]))
+    elif config.sparse:
         if config.dataflow == "ws":
             # Each of the block's inputs goes to every kept product; the tool adds fold by fold.
             counts[0] = _sum_of_folds(layer, vector, layer.block / layer.keep)
@@ -218,7 +272,7 @@ def _report(
         total,
         stall,
         (work * 100) / (total * places) if total else nan,
-        shares[0],
+        mapping_pct,
         shares[1],
         tuple(zip(starts, stops, counts)),
         tuple(dram),
@@ -243,4 +297,29 @@ def _storage(form: str, layer: ScaleSimLayer) -> tuple[float, float, float]:
         metadata = (held * ceil(log2(layer.block))) / 32
         return dense, held + metadata, metadata
     pointers = (layer.window if form == "csr" else layer.filters) + 1
+    return dense, 2 * held + pointers, held + pointers
+
+
+def _row_wise_share(config: ScaleSimConfig, layer: ScaleSimLayer, vector: Any) -> float:
+    """Mean share of elements that hold a weight which is not zero [%]."""
+    table, extent, _ = _row_wise_filters(config, layer)
+    n = layer.filters
+    here = (table[1, :n] + table[1, n:, None] < extent[0]) & (table[2, n:, None] < extent[1])
+    rows, cols = config.rows, config.cols
+    shares = [
+        (rows * cols - (rows * cols - int(here[r : r + rows, c : c + cols].sum()))) / (rows * cols)
+        for c in range(0, n, cols)
+        for r in range(0, int(vector[demand.K]), rows)
+    ]
+    return sum(shares) / len(shares) * 100
+
+
+def _row_wise_storage(config: ScaleSimConfig, layer: ScaleSimLayer, k: int) -> tuple[float, float, float]:
+    """`_storage` of row-wise sparse filters; the bits of a position follow from the topology's N:M."""
+    dense, n = layer.window * layer.filters, layer.filters
+    if config.sparse == "ellpack_block":
+        metadata = (k * n * ceil(log2(layer.block))) / 32
+        return dense, k * n + metadata, metadata
+    held = sum(kept(layer.window, int(keep), config.block) for keep in kept_by_filter(config, layer))
+    pointers = (layer.window if config.sparse == "csr" else n) + 1
     return dense, 2 * held + pointers, held + pointers

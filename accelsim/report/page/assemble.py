@@ -93,7 +93,7 @@ def report(
     explored, data = _explored(study, held, wanted)
     body += [
         explored,
-        _section("Cost and carbon", sections.money(found, study.frame)),
+        _section("Cost and carbon", sections.money(found)),
         _section("Devices", sections.cards(found, [*dict.fromkeys([*wanted, *HEADLINES])])),
         _section("Infeasible points", sections.infeasible(study.frame) if len(study) else "<p>None.</p>"),
         _section(

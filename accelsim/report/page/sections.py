@@ -8,14 +8,24 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from accelsim.core.units import column_unit, si
+from accelsim.engine.costs import cost
 from accelsim.explore.compare import METRICS, SURE, Comparison, ranked
+from accelsim.hardware.cost import CostModel
 from accelsim.report.page.evidence import Candidate
 from accelsim.report.plots.style import SI_UNITS, label
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MONEY = ("usd", "carbon", "co2", "price")
+MONEY = {
+    "hourly_usd": "USD/h",
+    "cost_per_million_items_usd": "USD/million items",
+    "energy_per_item_j": "J/item",
+    "operating_kgco2e_per_million_items": "kg CO2e/million items",
+    "embodied_kgco2e": "kg CO2e embodied",
+}
+"""Numbers of `accelsim.engine.costs.cost` that a report shows, with their heads."""
+
 INFEASIBLE = 60
 """Lines of the table of infeasible points."""
 
@@ -209,20 +219,31 @@ def _folded(head: str, body: str, opened: bool = False) -> str:
     return f"<details{' open' if opened else ''}><summary>{escape(head)}</summary>{body}</details>"
 
 
-def money(found: Sequence[Candidate], frame: pd.DataFrame) -> str:
-    """Cost and carbon where the study has such columns."""
-    names = [n for n in frame.columns if any(word in n for word in MONEY) and frame[n].notna().any()]
-    if not names:
-        return (
-            "<p>No device of this study has a price or a carbon number, so it has no cost. Add "
-            "<code>cost: {hourly: 2.50 USD/h}</code> with its source to a device.</p>"
-        )
-    held = ["energy_per_item_j", "power_w", *names]
-    rows = [
-        [escape(c.hardware), _point(c.row), *(number(n, c.row.get(n)) for n in held)] for c in found if c.row
-    ]
-    heads = ["device", "best point", *(escape(label(n)) for n in held)]
-    return table(heads, rows, right=range(2, len(heads)))
+def money(found: Sequence[Candidate]) -> str:
+    """What the best points cost and emit under the default cost model, and on what basis."""
+    rows, said = [], []
+    for c in found:
+        if c.result is None:
+            if c.row:
+                said.append([escape(c.hardware), "", escape(c.unknown)])
+            continue
+        priced = cost(c.result, hardware=c.device)
+        rows.append([escape(c.hardware), _point(c.row), *(_plain(priced.summary[n]) for n in MONEY)])
+        said += [[escape(c.hardware), escape(head), escape(priced.basis[n])] for n, head in MONEY.items()]
+    if not rows:
+        return "<p>No device of this study could be simulated again, so nothing has a cost.</p>"
+    model = CostModel()
+    terms = (
+        f"<p>Rented; power of the site over that of its devices {model.pue:g}, electricity of the grid "
+        f"'{model.grid}', both assumed: <code>r.cost(ax.CostModel(...))</code> answers for others.</p>"
+    )
+    heads = ["device", "best point", *map(escape, MONEY.values())]
+    basis = table(["device", "number", "basis"], said)
+    return terms + table(heads, rows, right=range(2, len(heads))) + _folded("Basis of each number", basis)
+
+
+def _plain(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.3g}"
 
 
 def infeasible(frame: pd.DataFrame) -> str:

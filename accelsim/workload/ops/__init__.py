@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -54,23 +55,23 @@ class LoopNest:
     right: int | None = 1
     steps: int = 1
 
-    @property
+    @cached_property
     def batch(self) -> int:
         return prod(self.batch_loops.values())
 
-    @property
+    @cached_property
     def m(self) -> int:
         return prod(self.m_loops.values())
 
-    @property
+    @cached_property
     def n(self) -> int:
         return prod(self.n_loops.values())
 
-    @property
+    @cached_property
     def k(self) -> int:
         return prod(self.k_loops.values())
 
-    @property
+    @cached_property
     def macs(self) -> float:
         """Multiply-accumulates that run, all steps together."""
         return self.batch * self.m * self.n * self.k * self.share * self.steps
@@ -102,7 +103,7 @@ class Work:
     link_bytes: float = 0.0
     free: bool = False
 
-    @property
+    @cached_property
     def flops(self) -> float:
         """Multiply-accumulate arithmetic, 1 MAC = 2 [FLOP]."""
         return 2.0 * sum(nest.macs for nest in self.nests)

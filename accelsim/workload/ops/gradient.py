@@ -76,3 +76,44 @@ def attention_backward(op: Op) -> Work:
     )
     scores = b * heads * t * s * share
     return Work(bytes_of(op.inputs), bytes_of(op.outputs), nests, vector_ops=scores * (SOFTMAX_OPS + 4))
+
+
+def _latent_example() -> Op:
+    q, dq = (_x(n, 1, 16, 32, 80) for n in ("q", "dq"))
+    y, dy = (_x(n, 1, 16, 32, 64) for n in ("y", "dy"))
+    cache, d_cache = (_x(n, 1, 48, 80) for n in ("cache", "d_cache"))
+    attributes = {"latent": 64, "rope": 16, "causal": True}
+    return Op("mla.grad", "mla_attention_backward", (dy, q, cache, y), (dq, d_cache), attributes)
+
+
+@register_op("mla_attention_backward", examples=[_latent_example])
+def mla_attention_backward(op: Op) -> Work:
+    """Gradient of latent attention in its absorbed form, with its scores computed again on chip.
+
+    ``inputs = (dy, q, cache, y)``, outputs (dq, d_cache). The five products of `attention_backward`, scores,
+    dq and dk over latent + rope, dp and dv over the latent; the cache gets the sum of its gradients as keys
+    and as values. Attributes: latent, rope, causal.
+    """
+    require_operands(op, 4, 2)
+    dy, q, cache = op.inputs[:3]
+    latent, rope = op.attribute("latent"), op.attribute("rope", 0)
+    (b, h, t, width), s = q.shape, cache.shape[1]
+    if width != latent + rope or cache.shape != (b, s, width) or dy.shape != (b, h, t, latent):
+        raise GraphError(
+            f"latent {latent} and rope {rope} do not fit q {q.shape}, cache {cache.shape}, dy {dy.shape}",
+            op.name,
+        )
+    share = allowed_pairs(t, s, bool(op.attribute("causal", False)), None) / (t * s)
+    batch, rows, keys = {"b": b}, {"h": h, "t": t}, {"s": s}
+    nests = (
+        LoopNest(batch, rows, keys, {"d": width}, share, left=1, right=2),
+        LoopNest(batch, rows, keys, {"d": latent}, share, left=0, right=2),
+        LoopNest(batch, keys, {"d": latent}, rows, share, left=None, right=0),
+        LoopNest(batch, rows, {"d": width}, keys, share, left=None, right=2),
+        LoopNest(batch, keys, {"d": width}, rows, share, left=None, right=1),
+    )
+    scores = b * h * t * s * share
+    merged = b * s * latent
+    return Work(
+        bytes_of(op.inputs), bytes_of(op.outputs), nests, vector_ops=scores * (SOFTMAX_OPS + 4) + merged
+    )

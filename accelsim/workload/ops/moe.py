@@ -100,6 +100,32 @@ def grouped_matmul(op: Op) -> Work:
     return Work(read, bytes_of(op.outputs), (nest,), vector_ops=y.elements if len(op.inputs) > 2 else 0)
 
 
+def _weights_example() -> Op:
+    dw = Tensor("dw", (8, 64, 128), _FP16)
+    return Op("dw", "grouped_weight_gradient", (_t("rows", 32, 64), _t("dy", 32, 128)), (dw,), _ROUTING)
+
+
+@register_op("grouped_weight_gradient", examples=[_weights_example])
+def grouped_weight_gradient(op: Op) -> Work:
+    """Gradient of the experts' weights: the rows of each expert, transposed, times their output gradients.
+
+    ``inputs = (a, dy)``: a (tokens top_k, k), dy (tokens top_k, n), output (experts, k, n), written whole:
+    experts without rows get zeros. MACs = rows k n, as in `grouped_matmul`. Attributes: experts, top_k.
+    """
+    require_operands(op, 2)
+    a, dy, dw = op.inputs[0], op.inputs[1], op.outputs[0]
+    rows = a.shape[0]
+    experts, top_k, tokens = _routing(op, rows)
+    if len(dw.shape) != 3 or dy.shape[0] != rows or dw.shape != (experts, a.shape[1], dy.shape[1]):
+        raise GraphError(f"{a.shape} and {dy.shape} do not make gradients of {dw.shape}", op.name)
+    groups = min(max(1, round(expected_experts(experts, top_k, tokens))), rows)
+    per_group = ceil(rows / groups)
+    share = rows / (groups * per_group)
+    nest = LoopNest({"e": groups}, {"k": a.shape[1]}, {"n": dy.shape[1]}, {"m": per_group}, share)
+    read, written = compulsory(op)
+    return Work(read, written, (nest,))
+
+
 @register_op(
     "moe_combine",
     examples=[

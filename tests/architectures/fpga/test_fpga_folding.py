@@ -231,6 +231,33 @@ def test_every_folding_is_legal_and_a_chain_only_gets_faster(unit):
     assert len(table.chains) == 2 * len(PRICES)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(units, min_size=1, max_size=4), budgets, st.sampled_from([0.0, 30.0, 400.0]))
+def test_the_search_equals_a_walk_along_every_chain(found_units, budget, floor):
+    """Each chain's first target that fits, every stage at its slowest folding that meets it, packed alone."""
+    from accelsim.architectures.fpga.folding import _table
+
+    tables = [_table(u, "ultrascale+").chains for u in found_units]
+    walked = {}
+    for chained in zip(*tables):
+        fastest = max(floor, *(float(ways.cycles[0]) for ways in chained))
+        targets = {fastest, *(float(c) for ways in chained for c in ways.cycles if c > fastest)}
+        for target in sorted(targets):
+            rows = [ways.take([int(np.searchsorted(ways.cycles, target, "right")) - 1]) for ways in chained]
+            try:
+                plan = planned(rows, budget, floor)
+            except InfeasibleError:
+                continue
+            walked[(*plan.rows.pe, *plan.rows.simd)] = plan.interval
+            break
+    try:
+        plans = fold(chain(*found_units), budget, "ultrascale+", floor)
+    except InfeasibleError:
+        assert not walked
+        return
+    assert {(*p.rows.pe, *p.rows.simd): p.interval for p in plans} == walked
+
+
 def test_memory_is_what_a_refusal_names():
     stages = chain(dense(4096, 4096, 8))
     with pytest.raises(InfeasibleError) as caught:

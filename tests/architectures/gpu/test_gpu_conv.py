@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accelsim.architectures.base import Options
+from accelsim.architectures.base import BOUNDS, Options
 from accelsim.architectures.gpu import ARCHITECTURE
 from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.conv_table import conv_rows
-from accelsim.architectures.gpu.rows import BOUNDS
 from accelsim.architectures.single import predict_by_graph
 from accelsim.core.precision import plan
 from accelsim.hardware.spec import load_hardware

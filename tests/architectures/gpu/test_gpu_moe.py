@@ -23,12 +23,13 @@ from accelsim.workload.graph import Graph
 
 COLUMNS = (
     "tokens", "hidden", "intermediate", "experts", "topk", "tensor_ranks", "expert_ranks", "gated", "skew",
-    "scale_block",
+    "local", "scale_block",
 )  # fmt: skip
 
 
 def layer(tokens=64, hidden=1024, intermediate=512, experts=16, topk=2, **more):
-    values = {"tensor_ranks": 1, "expert_ranks": 1, "gated": 1, "skew": 0.0, "scale_block": 0} | more
+    values = {"tensor_ranks": 1, "expert_ranks": 1, "gated": 1, "skew": 0.0, "local": 0, "scale_block": 0}
+    values |= more
     values |= {
         "tokens": tokens,
         "hidden": hidden,
@@ -87,21 +88,26 @@ def test_power_law_loads(tokens, log_experts, topk, exponent):
     topk=st.integers(1, 8),
     log_ranks=st.integers(0, 8),
     skew=st.sampled_from([0.0, 1.01, 1.2]),
+    local=st.booleans(),
 )
-def test_classes_hold_the_rows_of_the_heaviest_rank(tokens, log_experts, topk, log_ranks, skew):
+def test_classes_hold_the_rows_of_the_heaviest_rank(tokens, log_experts, topk, log_ranks, skew, local):
     from accelsim.architectures.gpu.moe_kernel import CLASSES, load_classes
 
     experts, ranks = 2**log_experts, 2 ** min(log_ranks, log_experts)
     topk = min(topk, experts)
     out = np.empty((CLASSES, 2))
-    load_classes(np.array([tokens, experts, topk, ranks, skew]), out)
+    load_classes(np.array([tokens, experts, topk, ranks, skew, local]), out)
     rows, active = float((out[:, 0] * out[:, 1]).sum()), float(out[:, 1].sum())
     assert 0 < active <= experts / ranks + 1e-9
     assert active <= rows + 1e-9
     # The heaviest rank has at least the mean, whatever the skew.
     assert rows >= 0.95 * tokens * topk / ranks - 4
+    even = math.ceil(tokens * topk / ranks)
+    if local:  # each token that visits the rank is topk rows, and no more tokens visit it than there are
+        assert rows <= tokens * topk * (1 + 1e-9)
+        even = min(tokens, even) * topk
     if skew == 0.0:
-        assert rows == math.ceil(tokens * topk / ranks)
+        assert rows == even
 
 
 def _twin(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, c):

@@ -56,9 +56,9 @@ FilterSRAMBankPort = 2
 [sparsity]
 SparsitySupport = {sparse}
 SparseRep = {form}
-OptimizedMapping = false
-BlockSize = 8
-RandomNumberGeneratorSeed = 40
+OptimizedMapping = {rowwise}
+BlockSize = {block}
+RandomNumberGeneratorSeed = {seed}
 [run_presets]
 InterfaceBandwidth = {mode}
 UseRamulatorTrace = False
@@ -76,9 +76,15 @@ def case(seed: int, folder: Path) -> str:
         "ifmap": r.choice(memories), "filter": r.choice(memories), "ofmap": r.choice(memories),
         "write": r.randint(1, 64), "left": r.randint(1, 64), "right": r.randint(1, 64),
         "mode": r.choice(["USER", "CALC"]), "sparse": str(sparse).lower(),
-        "form": r.choice(["csr", "csc", "ellpack_block"]),
+        "form": r.choice(["csr", "csc", "ellpack_block"]), "rowwise": "false", "block": 8, "seed": 40,
     }  # fmt: skip
     kind = r.choice(["gemm", "conv"])
+    if seed % 5 == 4:
+        values.update(dataflow="ws", sparse="true", rowwise="true", seed=r.randint(0, 10**6))
+        values.update(rows=r.choice([4, 8, 12, 16, 32]), cols=r.choice([4, 8, 12, 16, 32]))
+        values["block"] = r.choice(
+            [b for b in (2, 3, 4, 8, 16) if 2 * values["rows"] % b == 0 and b <= values["rows"]]
+        )
     ratio = r.choice(["1:4", "2:4", "3:4"]) if sparse else "1:1"
     rows = []
     for i in range(PER_RUN):
