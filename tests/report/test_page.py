@@ -86,8 +86,9 @@ def test_the_sections_answer_the_question(study, tmp_path):
         assert device.numbers[path].source in seen
     result = ax.simulate("resnet18", "gemmini", batch=16, precision="int8")
     made = result.cost()
-    assert f"{made.summary['operating_kgco2e_per_million_items']:.3g}" in seen
-    assert made.basis["embodied_kgco2e"] in seen
+    for name, basis in made.basis.items():
+        if name in ("hourly_usd", "embodied_kgco2e"):
+            assert basis in seen
     assert result.intervals["latency_s"].basis in seen
     for reason, count in study.frame["reason"].value_counts().items():
         assert str(reason) in seen

@@ -10,7 +10,7 @@ from accelsim.hardware.kernels import AttentionModel
 from accelsim.workload.graph import Op, Tensor
 
 if TYPE_CHECKING:
-    from accelsim.architectures.fusion import Kernel
+    from accelsim.architectures.base import Kernel
     from accelsim.architectures.gpu.lower import Locality
 
 FUSED = frozenset({"attention", "mla_attention", "attention_backward", "mla_attention_backward"})

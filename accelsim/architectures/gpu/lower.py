@@ -158,7 +158,7 @@ def lower(graph: Graph, device: Any, options: Options) -> Program:
     for index, (kernel, traffic, locality) in enumerate(zip(kernels, bytes_of, localities)):
         _plan_kernel(plan, index, kernel, traffic, locality, device, options, appends)
     _plan_convolutions(plan, device, options)
-    if any(g.after for g in groups):
+    if any(k.after for k in kernels):
         for row in plan.rows:
             row[R.STEADY] = 1.0
     for position, owner in enumerate(plan.owner):

@@ -74,7 +74,7 @@ def test_a_memory_bound_expert_layer_draws_what_it_was_measured_to():
     """32 tokens, 6144 x 2048, 160 experts in bf16 move DRAM near its peak: readings are 880 to 990 W."""
     device = ax.load_hardware("b200")
     shape = {"tokens": 64, "hidden": 6144, "intermediate": 2560, "experts": 160, "topk": 8, "tensor_ranks": 1}
-    shape |= {"expert_ranks": 1, "gated": 1, "skew": 0, "scale_block": 0}
+    shape |= {"expert_ranks": 1, "gated": 1, "skew": 0, "scale_block": 0, "local": 0}
     what = activity("moe", {k: np.array([float(v)]) for k, v in shape.items()}, plan("bf16"), device, "vllm")
     duration_s = what.dram_bytes / 6.3e12
     assert 850 < what.power_w(device, duration_s)[0] <= 1000
