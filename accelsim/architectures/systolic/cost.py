@@ -254,6 +254,13 @@ def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector:
     return np.where(moves, 0.0, array), np.where(moves, alone, vector)
 
 
+def extra_bytes(program: Program) -> float:
+    """Traffic of the tiles of one execution of each nest beyond the compulsory [B]."""
+    from accelsim.architectures.systolic import memory
+
+    return float(parts_of(program)[2][:, memory.EXTRA_BYTES].sum())
+
+
 def worth(program: Program) -> tuple[float, float]:
     """Seconds of a run and bytes that cross the memory interface, without the words that `cost` adds."""
     parts, _, _ = parts_of(program)
