@@ -31,8 +31,8 @@ MOST_POINTS = 16_384
 
 KEPT_POINTS = 256
 KEPT_S = 1.0
-"""Rows that are kept at once, and how long the first of them waits at most [s]: a transaction takes as long as
-a small simulation."""
+"""Rows that are kept at once, and how long the first of them waits at most [s]: a transaction takes as long
+as a small simulation."""
 
 SAMPLE = 5
 """Points simulated to predict how long a sweep takes."""
