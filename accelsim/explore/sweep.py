@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ TASK_POINTS = 512
 
 MOST_POINTS = 16_384
 """Most points that a worker takes at once; also what a killed process can lose."""
+
+KEPT_POINTS = 256
+KEPT_S = 1.0
+"""Rows that are kept at once, and how long the first of them waits at most [s]: a transaction takes as long
+as a small simulation."""
 
 SAMPLE = 5
 """Points simulated to predict how long a sweep takes."""
@@ -162,17 +167,16 @@ def _computed(
 
     groups = groups_of(space, np.array(todo, dtype=np.int64))
     if jobs is None and not remote:
-        groups = yield from _here(groups)
-        if not groups:
+        left: list[Group] = []
+        yield from _gathered(_here(groups, left))
+        if not left:
             return
+        groups = left
     workers = -1 if jobs is None else jobs
     share = -(-sum(len(group.batches) for group in groups) // (4 * max(1, _cores(workers))))
     tasks = _tasks(groups, min(share, MOST_POINTS))
     if workers == 1 and not remote:
-        for task in tasks:
-            loaded = Loaded()
-            for group in task:
-                yield from rows_of(group, loaded)
+        yield from _gathered(table for task in tasks for table in _rows(task))
         return
     from joblib import Parallel, delayed
 
@@ -183,8 +187,8 @@ def _computed(
         yield from tables
 
 
-def _here(groups: Sequence[Group]) -> Generator[tuple[list[int], Columns], None, list[Group]]:
-    """Rows of the points that run in this process before workers pay, and the groups that are left."""
+def _here(groups: Sequence[Group], left_over: list[Group]) -> Iterator[tuple[list[int], Columns]]:
+    """Rows of the points that run in this process before workers pay; the others go to `left_over`."""
     waiting = deque(groups)
     left = sum(len(group.batches) for group in groups)
     loaded, size = Loaded(), TASK_POINTS
@@ -202,7 +206,23 @@ def _here(groups: Sequence[Group]) -> Generator[tuple[list[int], Columns], None,
             done += len(group.batches)
         waiting.extendleft(reversed(rest))
         size = min(2 * size, MOST_POINTS)
-    return list(waiting)
+    left_over.extend(waiting)
+
+
+def _gathered(tables: Iterable[tuple[list[int], Columns]]) -> Iterator[tuple[list[int], Columns]]:
+    """Tables of the same columns joined, up to `KEPT_POINTS` rows and as long as none waits for `KEPT_S`."""
+    waiting: dict[tuple[str, ...], tuple[list[int], dict[str, list[Any]]]] = {}
+    since = time.perf_counter()
+    for positions, columns in tables:
+        names = tuple(columns)
+        places, held = waiting.setdefault(names, ([], {name: [] for name in names}))
+        places.extend(positions)
+        for name, values in columns.items():
+            held[name].extend(values)
+        if len(places) >= KEPT_POINTS or time.perf_counter() - since > KEPT_S:
+            yield from waiting.values()
+            waiting, since = {}, time.perf_counter()
+    yield from waiting.values()
 
 
 def _tasks(groups: Sequence[Group], points: int) -> Iterator[list[Group]]:
@@ -221,8 +241,13 @@ def _tasks(groups: Sequence[Group], points: int) -> Iterator[list[Group]]:
 
 
 def _run(task: Sequence[Group]) -> list[tuple[list[int], Columns]]:
+    return list(_gathered(_rows(task)))
+
+
+def _rows(task: Sequence[Group]) -> Iterator[tuple[list[int], Columns]]:
     loaded = Loaded()
-    return [table for group in task for table in rows_of(group, loaded)]
+    for group in task:
+        yield from rows_of(group, loaded)
 
 
 @contextmanager

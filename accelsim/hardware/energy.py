@@ -129,6 +129,17 @@ def coefficient(device: Device, part: str, precision: str = "") -> Coefficient:
     return register_byte(node) if part == "register" else network_byte(node)
 
 
+def sum_byte(device: SystolicDevice) -> Coefficient:
+    """A byte of a partial sum read or written: by the size of its own memory where the device has one."""
+    given, own = device.energy.sum_byte_j, device.sram.ofmap_bytes
+    if given is not None:
+        held = device.quantities.get("energy.sum_byte")
+        return Coefficient(given, held.source if held is not None else "set on the device")
+    if own is None or device.energy.sram_byte_j is not None or device.silicon.node_nm is None:
+        return coefficient(device, "sram")
+    return sram_byte(own, device.silicon.node_nm)
+
+
 COUNTED = {
     "active": "only GPUs have it: other devices' parts hold all that they draw",
     "register": "counted in energy_mac_j: operands move through pipeline registers of the array; with them, "
@@ -219,7 +230,8 @@ def table(device: Device) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Keys ``part precision value unit basis``; the value is NaN where ``basis`` is the reason.
+        Keys ``part precision value unit basis``; the value is NaN where ``basis`` is the reason. ``sum`` is
+        the memory of partial sums where it is not that of operands; its energy counts under ``sram``.
     """
     formats = tuple(device.array.macs_per_pe if isinstance(device, SystolicDevice) else device.energy.mac_j)
     rows = []
@@ -236,6 +248,9 @@ def table(device: Device) -> list[dict[str, Any]]:
                     "basis": found.basis,
                 }
             )
+    if isinstance(device, SystolicDevice) and (own := sum_byte(device)) != coefficient(device, "sram"):
+        value, basis = own.value_j, own.basis
+        rows.append({"part": "sum", "precision": "", "value": value, "unit": "J/byte", "basis": basis})
     return rows
 
 

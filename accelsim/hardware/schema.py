@@ -84,6 +84,8 @@ class Energy(Section):
     vector_op_j: Joules | None = Field(default=None, alias="vector_op")
     dram_byte_j: Joules | None = Field(default=None, alias="dram_byte")
     sram_byte_j: Joules | None = Field(default=None, alias="sram_byte")
+    sum_byte_j: Joules | None = Field(default=None, alias="sum_byte")
+    """Memory of partial sums, where it is not the one of operands."""
     register_byte_j: Joules | None = Field(default=None, alias="register_byte")
     """Register files beside the multipliers, where the MAC's coefficient does not hold them."""
     network_byte_j: Joules | None = Field(default=None, alias="network_byte")

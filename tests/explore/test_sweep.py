@@ -49,6 +49,18 @@ def test_workers_take_over_where_they_pay(monkeypatch):
     assert asked, "no workers were thought of"
 
 
+def test_rows_are_kept_together_and_none_is_lost(monkeypatch):
+    monkeypatch.setattr(sweeping, "KEPT_POINTS", 3)
+    tables = [([i], {"x": [i], **({"reason": ["full"]} if i % 4 == 3 else {})}) for i in range(10)]
+    found = list(sweeping._gathered(iter(tables)))
+    assert len(found) < len(tables)
+    assert sorted(i for places, _ in found for i in places) == list(range(10))
+    for places, columns in found:
+        assert columns["x"] == places
+        assert ("reason" in columns) == (places[0] % 4 == 3)
+        assert len({len(values) for values in columns.values()}) == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [

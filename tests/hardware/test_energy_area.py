@@ -131,3 +131,21 @@ def test_results_carry_the_area_of_their_parts() -> None:
     result = ax.simulate("resnet18", grown, precision="int8")
     assert isnan(result.summary["resource_area_rest_m2"])
     assert "exceed" in result.missing["resource_area_rest_m2"]
+
+
+def test_partial_sums_are_priced_by_the_memory_that_holds_them() -> None:
+    whole = ax.load_hardware("nvdla-2048").replace(**{"energy.sum_byte": None})
+    assert energy.sum_byte(whole) == energy.coefficient(whole, "sram")
+    apart = whole.replace(**{"sram.ofmap": "64 KiB"})
+    assert energy.sum_byte(apart) == energy.sram_byte(2**16, 16)
+    given = whole.replace(**{"energy.sum_byte": "1 pJ"})
+    assert energy.sum_byte(given).value_j == pytest.approx(1e-12)
+    assert [row["part"] for row in energy.table(given)][-1] == "sum"
+    # Two prices are a line through the bytes of partial sums.
+    doubled = whole.replace(**{"energy.sum_byte": "2 pJ"})
+    free = whole.replace(**{"energy.sum_byte": "0 pJ"})
+    costs = [
+        ax.simulate("resnet18", d, precision="int8").energy_parts["sram"] for d in (free, given, doubled)
+    ]
+    assert costs[2] - costs[1] == pytest.approx(costs[1] - costs[0])
+    assert costs[1] > costs[0] > 0

@@ -45,17 +45,18 @@ def _link_seconds(device: SystolicDevice, work: Totals) -> tuple[Any, Any]:
 
 
 def _energies(
-    device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any, ports: Any
+    device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any, ports: Any, sums: Any
 ) -> list[dict[str, float]]:
     """`energy_parts` of each kernel."""
-    parts = energy_parts(device, nests, work, sram, dram, ports)
+    parts = energy_parts(device, nests, work, sram, dram, ports, sums)
     return [dict(zip(parts, row)) for row in np.stack(list(parts.values()), axis=1).tolist()]
 
 
 def energy_parts(
-    device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any, ports: Any
+    device: SystolicDevice, nests: Nests, work: Totals, sram: Any, dram: Any, ports: Any, sums: Any
 ) -> dict[str, Any]:
-    """Dynamic energy of all kernels by part [J]; NaN where there is work and no coefficient.
+    """Dynamic energy of all kernels by part [J]; NaN where there is work and no coefficient. `sums` is the
+    part of the bytes `sram` that belongs to partial sums.
 
     A multiply-accumulate reads two operands and a sum and writes the sum: four register accesses. Register
     files and network are parts of their own on row-stationary arrays and where the device's file gives their
@@ -66,10 +67,11 @@ def energy_parts(
     per_mac = np.array([formats[name] for name in nests.formats], np.float64)
     apart = ("mac", "static", "active")
     each = {part: energy.coefficient(device, part) for part in energy.PARTS if part not in apart}
+    dearer = energy.sum_byte(device).value_j - each["sram"].value_j
     parts = {
         "mac": np.bincount(nests.kernel, energy.spent(nests.macs, per_mac), count),
         "vector": energy.spent(work.vector_ops, each["vector"]),
-        "sram": energy.spent(sram, each["sram"]),
+        "sram": energy.spent(sram, each["sram"]) + energy.spent(sums, dearer),
         "dram": energy.spent(dram, each["dram"]),
     }
     if device.link is not None:
@@ -113,7 +115,7 @@ def _analytic(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost,
     bandwidth = device.memory.bandwidth_bytes_per_s
     moved = work.bytes_dram
     dram = moved / bandwidth * clock
-    energies = _energies(device, nests, work, moved, moved, moved)
+    energies = _energies(device, nests, work, moved, moved, moved, np.zeros_like(moved))
     bounds = _bounds({"compute": array, "memory": dram})
     costs = []
     for joules, bound, a, d, size in zip(energies, bounds, array.tolist(), dram.tolist(), moved.tolist()):
@@ -132,6 +134,8 @@ class Parts:
     serial : array of bool
         Array and vector unit take turns (a recurrent step needs the gates of the one before).
     dram_bytes, sram_bytes : array of float
+    sum_bytes : array of float
+        Part of `sram_bytes` that is partial sums.
     apart : bool
         Transfers wait for the arrays and the arrays for them.
     """
@@ -145,6 +149,7 @@ class Parts:
     serial: Any
     dram_bytes: Any
     sram_bytes: Any
+    sum_bytes: Any
     apart: bool
 
     @cached_property
@@ -206,7 +211,7 @@ def parts_of(program: Program) -> tuple[Parts, Any, Any]:
     dram_bytes = work.bytes_dram + np.bincount(nests.kernel, extra, count)
     ports, sums = _sram_bytes(nests, fold, folds)
     ports = np.bincount(nests.kernel, ports, count)
-    operands = ports + np.bincount(nests.kernel, sums, count)
+    sums = np.where(array > 0, np.bincount(nests.kernel, sums, count), 0.0)
     speed = device.sram.bandwidth_bytes_per_s
     link, hops = _link_seconds(device, work)
     parts = Parts(
@@ -218,7 +223,8 @@ def parts_of(program: Program) -> tuple[Parts, Any, Any]:
         overhead=(device.dispatch_s + device.memory.latency_s * work.waits + hops + _host(program)) * clock,
         serial=nests.serial,
         dram_bytes=dram_bytes,
-        sram_bytes=dram_bytes + np.where(array > 0, operands, work.bytes_compulsory),
+        sram_bytes=dram_bytes + np.where(array > 0, ports + sums, work.bytes_compulsory),
+        sum_bytes=sums,
         apart=not device.transfers_overlap,
     )
     return parts, fold, tile
@@ -246,6 +252,13 @@ def _grouped_on_vector(nests: Nests, device: SystolicDevice, array: Any, vector:
     alone = vector + np.bincount(nests.kernel, nests.macs / speed, count)
     moves = grouped & (alone < np.maximum(array, vector))
     return np.where(moves, 0.0, array), np.where(moves, alone, vector)
+
+
+def extra_bytes(program: Program) -> float:
+    """Traffic of the tiles of one execution of each nest beyond the compulsory [B]."""
+    from accelsim.architectures.systolic import memory
+
+    return float(parts_of(program)[2][:, memory.EXTRA_BYTES].sum())
 
 
 def worth(program: Program) -> tuple[float, float]:
@@ -307,7 +320,7 @@ def _tiled(program: Program, nests: Nests, work: Totals) -> tuple[KernelCost, ..
     names, codes = bound_parts(parts)
     bounds = [names[code] for code in codes.tolist()]
     ports = parts.sram_bytes - parts.dram_bytes
-    energies = _energies(device, nests, work, parts.sram_bytes, parts.dram_bytes, ports)
+    energies = _energies(device, nests, work, parts.sram_bytes, parts.dram_bytes, ports, parts.sum_bytes)
     mappings = _mappings(nests, fold, tile, len(program.kernels), device.array.dataflow)
     columns = (parts.compute, parts.traffic, parts.exposed, parts.dram_bytes, parts.sram_bytes)
     clock = device.array.clock_hz

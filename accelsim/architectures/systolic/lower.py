@@ -86,7 +86,7 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
             [*whole, *sliced], key=lambda program: float(program.parameters["totals"].bytes_dram.sum())
         )
     # What stays takes room from tiles: keep it only where that pays.
-    best = min(whole, key=_worth)
+    best = warm[0] if len(warm) == 1 and _tiles_free(warm[0]) else min(whole, key=_worth)
     return (
         min([best, *(p for p in sliced if _worth(p)[1] <= _worth(best)[1])], key=_worth) if sliced else best
     )
@@ -205,6 +205,13 @@ def _in_bands(program: Program, ready: _Prepared, room: float, shared: _Shared) 
     if max(plan.bands, default=1) == 1:
         return program
     return _program(ready, shared, plan)
+
+
+def _tiles_free(program: Program) -> bool:
+    """Whether tiles cost no traffic beyond what must move: then keeping tensors cannot be slower than not."""
+    from accelsim.architectures.systolic.cost import extra_bytes
+
+    return extra_bytes(program) == 0.0
 
 
 def _worth(program: Program) -> tuple[float, float]:

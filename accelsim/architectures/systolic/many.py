@@ -61,7 +61,7 @@ def _sums(program: Program) -> Mapping[str, Any]:
     times = work.repeats
     spent = (parts.cycles / device.array.clock_hz * times).tolist()
     ports = parts.sram_bytes - parts.dram_bytes
-    energies = energy_parts(device, nests, work, parts.sram_bytes, parts.dram_bytes, ports)
+    energies = energy_parts(device, nests, work, parts.sram_bytes, parts.dram_bytes, ports, parts.sum_bytes)
     names, rows = bound_parts(parts)
     totals: dict[int, float] = {}
     for code, own in zip(rows.tolist(), spent):
