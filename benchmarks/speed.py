@@ -17,12 +17,18 @@ from pathlib import Path
 
 REPEATS = 7
 
+TRADEOFFS = """
+import accelsim as ax
+for model in ("resnet50", "bert-base", "llama-3.1-8b", "lstm-1024", "finn-cnv"):
+    ax.tradeoff(model, ["h100-sxm", "t4", "tpu-v4", "edge-tpu", "zcu104-finn", "zcu104-dpu"])
+"""
 
-def process_s(*arguments: str) -> float:
+
+def process_s(*arguments: str, repeats: int = REPEATS) -> float:
     """Median wall time of a Python process [s]."""
     subprocess.run([sys.executable, *arguments], capture_output=True, check=True)  # fills the numba cache
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
         times.append(time.perf_counter() - start)
@@ -64,6 +70,11 @@ def figures() -> list[dict[str, object]]:
             "accelsim run resnet50, whole process",
             process_s("-m", "accelsim.cli", "run", "resnet50", "-d", "h100-sxm"),
             4.0,
+        ),
+        (
+            "trade-off tables, 5 models on 6 devices, whole process",
+            process_s("-c", TRADEOFFS, repeats=3),
+            10.0,
         ),
     ]
     for device in ("h100-sxm", "tpu-v4", "zcu104-dpu", "u250-finn"):

@@ -107,6 +107,31 @@ def place(lut, multiplier_lut, dsp, multiplier_dsp, bram, uram, lutram, have, di
 
 
 @njit(cache=True)
+def placed(rows, columns, memories, have, dies, used):  # type: ignore[no-untyped-def]
+    """`place` of the foldings in these rows of the tables.
+
+    Parameters
+    ----------
+    rows : int64 (stages,)
+    columns : float64 (4, foldings)
+        lut, multiplier lut, dsp, multiplier dsp.
+    memories : float64 (3, foldings, memories per stage)
+        bram, uram, lutram.
+    have, dies, used
+        As in `place`.
+    """
+    stages, per_stage = len(rows), memories.shape[2]
+    logic, held = np.empty((4, stages)), np.empty((3, stages * per_stage))
+    for s in range(stages):
+        for c in range(4):
+            logic[c, s] = columns[c, rows[s]]
+        for h in range(3):
+            for m in range(per_stage):
+                held[h, s * per_stage + m] = memories[h, rows[s], m]
+    return place(logic[0], logic[1], logic[2], logic[3], held[0], held[1], held[2], have, dies, used)
+
+
+@njit(cache=True)
 def chain(cycles, stream, tail, accept, cost):  # type: ignore[no-untyped-def]
     """Rows from fast to slow: the cheapest folding of all, then again and again the cheapest one that is
     faster and no later in any part of its timing (the first such row among equals).
@@ -253,10 +278,8 @@ def search(starts, links, cycles, columns, memories, cost, prices, low, floor, h
         Foldings of chain c of stage s are ``links[starts[s, c] : starts[s, c + 1]]``, fast to slow; chains c
         and c + len(prices) stand at price vector c.
     cycles : float64 (foldings,), cost : float64 (prices, foldings), prices : float64 (prices, 4)
-    columns : float64 (4, foldings)
-        lut, multiplier lut, dsp, multiplier dsp.
-    memories : float64 (3, foldings, memories per stage)
-        bram, uram, lutram.
+    columns, memories
+        As in `placed`.
     low, floor : float
         No smaller target is possible, and none is worth trying.
     have : float64 (4,)
@@ -266,11 +289,7 @@ def search(starts, links, cycles, columns, memories, cost, prices, low, floor, h
         Written.
     """
     stages = len(starts)
-    per_stage = memories.shape[2]
     at = np.empty(stages, dtype=np.int64)
-    lut, mult, dsp, mult_dsp = np.empty(stages), np.empty(stages), np.empty(stages), np.empty(stages)
-    bram = np.empty(stages * per_stage)
-    uram, lutram = np.empty(stages * per_stage), np.empty(stages * per_stage)
     for c in range(starts.shape[1] - 1):
         p = c % len(prices)
         worth = 0.0
@@ -295,22 +314,13 @@ def search(starts, links, cycles, columns, memories, cost, prices, low, floor, h
                 if at[s] + 1 < starts[s, c + 1]:
                     following = min(following, cycles[links[at[s] + 1]])
                 row = links[at[s]]
+                chosen[c, s] = row
                 total += cost[p, row]
                 logic += columns[0, row]
             target = following
             if logic > have[0] or total > worth * (1 + 1e-9):
                 continue
-            for s in range(stages):
-                row = links[at[s]]
-                lut[s], mult[s] = columns[0, row], columns[1, row]
-                dsp[s], mult_dsp[s] = columns[2, row], columns[3, row]
-                for m in range(per_stage):
-                    bram[s * per_stage + m] = memories[0, row, m]
-                    uram[s * per_stage + m] = memories[1, row, m]
-                    lutram[s * per_stage + m] = memories[2, row, m]
-            if place(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, dies, used[c]):
-                for s in range(stages):
-                    chosen[c, s] = links[at[s]]
+            if placed(chosen[c], columns, memories, have, dies, used[c]):
                 met[c] = True
                 break
 
@@ -332,9 +342,6 @@ def score(choices, cycles, columns, memories, have, dies, interval, fits):  # ty
         Written.
     """
     stages, per_stage = choices.shape[1], memories.shape[2]
-    lut, mult, dsp, mult_dsp = np.empty(stages), np.empty(stages), np.empty(stages), np.empty(stages)
-    bram = np.empty(stages * per_stage)
-    uram, lutram = np.empty(stages * per_stage), np.empty(stages * per_stage)
     used = np.empty(4)
     for i in range(len(choices)):
         slowest, logic, products, blocks, memory = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -353,19 +360,7 @@ def score(choices, cycles, columns, memories, have, dies, interval, fits):  # ty
         if dies == 1 and logic + products <= have[0] and memory <= have[2]:
             fits[i] = True
             continue
-        for s in range(stages):
-            row = choices[i, s]
-            lut[s], mult[s], dsp[s], mult_dsp[s] = (
-                columns[0, row],
-                columns[1, row],
-                columns[2, row],
-                columns[3, row],
-            )
-            for m in range(per_stage):
-                bram[s * per_stage + m] = memories[0, row, m]
-                uram[s * per_stage + m] = memories[1, row, m]
-                lutram[s * per_stage + m] = memories[2, row, m]
-        fits[i] = place(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, dies, used)
+        fits[i] = placed(choices[i], columns, memories, have, dies, used)
 
 
 @njit(cache=True)
@@ -395,14 +390,11 @@ def exact(offsets, cycles, columns, memories, targets, have, dies, limit, chosen
     int
         Index of the target; -1 when none is met, -2 when the limit came first.
     """
-    stages, per_stage = len(offsets) - 1, memories.shape[2]
+    stages = len(offsets) - 1
     last = offsets[:stages].copy()  # slowest folding of each stage that meets the target
     row = np.empty(stages, dtype=np.int64)
     logic, blocks = np.zeros(stages + 1), np.zeros(stages + 1)
     rest_logic, rest_blocks = np.zeros(stages + 1), np.zeros(stages + 1)
-    lut, mult, dsp, mult_dsp = np.empty(stages), np.empty(stages), np.empty(stages), np.empty(stages)
-    bram = np.empty(stages * per_stage)
-    uram, lutram = np.empty(stages * per_stage), np.empty(stages * per_stage)
     used = np.empty(4)
     tried = 0
     for k in range(len(targets)):
@@ -436,19 +428,7 @@ def exact(offsets, cycles, columns, memories, targets, have, dies, limit, chosen
                 depth += 1
                 row[depth] = last[depth] + 1
                 continue
-            for s in range(stages):
-                r = row[s]
-                lut[s], mult[s], dsp[s], mult_dsp[s] = (
-                    columns[0, r],
-                    columns[1, r],
-                    columns[2, r],
-                    columns[3, r],
-                )
-                for m in range(per_stage):
-                    bram[s * per_stage + m] = memories[0, r, m]
-                    uram[s * per_stage + m] = memories[1, r, m]
-                    lutram[s * per_stage + m] = memories[2, r, m]
-            if place(lut, mult, dsp, mult_dsp, bram, uram, lutram, have, dies, used):
+            if placed(row, columns, memories, have, dies, used):
                 chosen[:] = row
                 return k
     return -1
