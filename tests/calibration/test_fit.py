@@ -58,7 +58,11 @@ def calibration() -> ax.Calibration:
 def test_known_constants_are_found_again(calibration: ax.Calibration) -> None:
     before, after = C.constants(ax.load_hardware(DEVICE)), C.constants(calibration.device)
     for path, factor in _changes().items():
-        assert after[path] / before[path] == pytest.approx(factor, rel=0.1), path
+        found = after[path] / before[path]
+        if path[-1] == "tensor_efficiency":  # what products of large tiles show is the share over their cost
+            cost = ("product", "tile_costs", "0")
+            found *= before[cost] / after[cost]
+        assert found == pytest.approx(factor, rel=0.1), path
     (errors,) = calibration.errors
     assert errors["before_median_ape_pct"] > 9
     assert errors["after_median_ape_pct"] < 4  # 5 % of normal noise has a median of 3.4 %

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.base import Interval, KernelCost, Options, Program
+from accelsim.architectures.base import BOUNDS, Interval, KernelCost, Options, Program
 from accelsim.core.errors import ConfigError
 from accelsim.core.paths import data_folder
 from accelsim.core.precision import Precision, PrecisionPlan
@@ -34,8 +34,13 @@ SIZES_S = (10e-6, 100e-6, 1e-3)
 STEPS_S = (5e-6, 7e-6, 10e-6, 14e-6, 20e-6, 30e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 3e-3)
 """Those that part the steps, several to a size."""
 _SIZES = tuple(sum(edge >= size for size in SIZES_S) for edge in (0.0, *STEPS_S))
-LIMITS = ("compute", "memory", "other")
-"""What limits a row, by index; `other` is the L2, latencies and launches."""
+LIMITS = ("compute", "memory", "l2", "latency", "launch")
+"""What limits a row, by index; operands from shared memory count as `compute`, links as `memory`, the tail of
+the last wave as `latency`.
+"""
+_LIMIT_OF = {"shared": "compute", "link": "memory", "tail": "latency"}
+LIMIT_OF_BOUND = tuple(LIMITS.index(_LIMIT_OF.get(name, name)) for name in BOUNDS)
+"""Index in `LIMITS` of each of `base.BOUNDS`."""
 
 ASSUMED = (0.6, 1.8)
 """Band of operators that no measurement covers."""
@@ -110,9 +115,9 @@ def step_of(latency_s: npt.ArrayLike) -> npt.NDArray[np.intp]:
 
 def limit_of(bound: npt.ArrayLike) -> npt.NDArray[np.intp]:
     """Index in `LIMITS` of what limits each row."""
-    names = np.asarray(bound, dtype=object)
-    memory = (names == "memory") | (names == "link")
-    return np.where(names == "compute", 0, np.where(memory, 1, 2))
+    place = dict(zip(BOUNDS, LIMIT_OF_BOUND))
+    names, at = np.unique(np.asarray(bound, dtype=str), return_inverse=True)
+    return np.array([place[name] for name in names.tolist()], dtype=np.intp)[at]
 
 
 def cells_of(op: str, formats: str, step: int, limit: int) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ _LOW_MOST, _HIGH_LEAST = math.log(1.0 - I.LEAST), math.log(1.0 + I.LEAST)
 _ASSUMED = (math.log(I.ASSUMED[0]), math.log(I.ASSUMED[1]))
 _STEPS = np.array(I.STEPS_S)
 _LIMITS = len(I.LIMITS)
+_LIMIT_OF_BOUND = np.array(I.LIMIT_OF_BOUND)
 _SLOPE, _WIDEST = I.WIDER_PER_DOUBLING, I.WIDEST
 _BOUNDS = len(BOUNDS)
 
@@ -104,7 +105,7 @@ def _band(count, group, seconds, code, weight, low, high, bands, eager, z, out):
         step = 0
         while step < len(_STEPS) and t >= _STEPS[step]:
             step += 1
-        limit = 0 if code[i] == R.COMPUTE else (1 if code[i] == R.MEMORY or code[i] == R.LINK else 2)
+        limit = _LIMIT_OF_BOUND[code[i]]
         beyond = 0.0
         if t > bands[g, LONGEST]:
             beyond = math.log2(t / bands[g, LONGEST])

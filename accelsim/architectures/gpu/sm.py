@@ -13,7 +13,7 @@ from numba import njit
 
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.grid import block_step, divided, spread, waves
-from accelsim.architectures.gpu.tiles import ALWAYS_SPLIT, TILES
+from accelsim.architectures.gpu.tiles import ALWAYS_SPLIT, THRESHOLD, TILES
 
 # Columns of the device array.
 _SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY = range(6)
@@ -49,14 +49,17 @@ def joined(a: float, b: float, p: float) -> float:
 def clock_scale(power: float) -> float:
     """Clock over nominal when the dynamic power at nominal clock is `power` times what the cap leaves.
 
-    Power goes with f V^2, and V with f, down to the voltage floor at 3/4 of the clock; below it with f alone.
+    Power goes with f V^2, and V rises linearly with f from `THRESHOLD`: the root of f V(f)^2 = 1 / power by
+    Newton's method, from above, where the function is convex.
     """
     if power <= 1.0:
         return 1.0
-    scale = power ** (-1.0 / 3.0)
-    if scale >= 0.75:
-        return scale
-    return 0.75 / (power * 0.75**3)
+    scale = 1.0
+    for _ in range(12):
+        volts = THRESHOLD + (1.0 - THRESHOLD) * scale
+        slope = volts * volts + 2.0 * scale * volts * (1.0 - THRESHOLD)
+        scale -= (scale * volts * volts - 1.0 / power) / slope
+    return scale
 
 
 @njit(cache=True)

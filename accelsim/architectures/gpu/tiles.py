@@ -41,6 +41,9 @@ WARP_REGISTERS = 4096
 CLUSTER_RATE = 4096
 """16-bit FLOP per SM and clock from which on thread blocks form clusters (Hopper and its successors)."""
 
+THRESHOLD = 0.4
+"""Voltage at which transistors cease to switch over that at the boost clock: about 0.4 V of 1 V (assumed)."""
+
 PORT_RATE, LEAST_RATE = 2048, 1024
 SWITCHING_SLOPE = 0.63
 
