@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from accelsim.serving.llm.policy import Host, Rules
 from accelsim.serving.llm.scheduler import Sequence, State, Step, scheduler_of
-from accelsim.serving.llm.steptime import BINS, accepted, gap_bin, padded
+from accelsim.serving.llm.steptime import BINS, accepted, gap_bin, padded, with_host
 from accelsim.serving.llm.surface import lookup
 
 Tables = tuple[Any, Any, Any, Any]
@@ -139,19 +139,21 @@ def run(
     known, clock = len(coming), 0
     begun = steps = busy = peak = 0
     kv_ns = energy = 0.0
-    position = 0
+    position, unseen = 0, rules.poll
     while True:
-        while position < len(coming) and coming[position] <= clock:
+        while unseen >= rules.poll and position < len(coming) and coming[position] <= clock:
             arrival[begun] = coming[position]
             state.waiting.append(Sequence(begun, int(prompt[begun]), int(output[begun])))
             begun += 1
             position += 1
+        unseen = 0 if unseen >= rules.poll else unseen
         step = scheduler.plan(state)
         if not step.work:
             if position >= len(coming):
                 break
-            clock = coming[position]
+            clock, unseen = max(clock, coming[position]), rules.poll
             continue
+        unseen += 1 if all(s.decoding for s, _ in step.work) else rules.poll
         if watch is not None:
             watch(clock, state, step)
         seconds, joules = cost(step, rules, host, tables_s, tables_j)
@@ -198,9 +200,7 @@ def cost(
     def at(tables: Tables) -> float:
         return lookup(*tables, total, rows, decoding, mean, chunks, new, before)
 
-    seconds = at(tables_s) + host.step_s + host.sequence_s * (decoding + chunks)
-    if chunks:
-        seconds += host.prompt_s
+    seconds = with_host(host, at(tables_s), decoding + chunks, chunks > 0)
     seconds += step.moved * rules.swap_s
     if drafted > decoding:
         seconds += rules.drafts * rules.draft_s

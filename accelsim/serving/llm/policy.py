@@ -43,6 +43,8 @@ class Rules(NamedTuple):
         Steps without prompts run recorded graphs of fixed batch sizes.
     stream : int
         Tokens of a sequence that are sent together; the first reaches the user with the others.
+    poll : int
+        The engine looks for new requests once in so many steps of decoding, and after each step with prompts.
     """
 
     style: int
@@ -59,6 +61,7 @@ class Rules(NamedTuple):
     draft_s: float
     padded: bool
     stream: int = 1
+    poll: int = 1
 
 
 class Host(NamedTuple):
@@ -74,12 +77,15 @@ class Host(NamedTuple):
         To each step with prompts [s].
     request_s : float
         To each request, outside of the engine's loop: tokenising, transport [s].
+    prompt_share : float
+        To each step with prompts, as a share of its device time.
     """
 
     step_s: float = 0.0
     sequence_s: float = 0.0
     prompt_s: float = 0.0
     request_s: float = 0.0
+    prompt_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -109,10 +109,7 @@ def serve_tokens(
     formats = precision if isinstance(precision, Formats) else _formats(shape, precision, batching.engine)
     even = SKEW if skew is None else skew
     work = StepWork(shape, Machine(device, batching.engine), formats, split, even if shape.moe else 0.0)
-    stack = stack_of(batching.engine)
-    added = host or Host(
-        stack.host_per_step_s, stack.host_per_sequence_s, stack.host_per_prompts_s, stack.host_per_request_s
-    )
+    added = host or host_of(batching.engine)
     count = (
         requests
         if requests is not None
@@ -181,6 +178,14 @@ def serve_tokens(
         request={"workload": shape.name, "hardware": device.name, "stack": batching.engine},
     )
     return result
+
+
+def host_of(engine: str) -> Host:
+    """Constants of the host of an engine's stack."""
+    s = stack_of(engine)
+    return Host(
+        s.host_per_step_s, s.host_per_sequence_s, s.host_per_prompts_s, s.host_per_request_s, s.prompt_share
+    )
 
 
 def _engine(name: str) -> Any:
