@@ -38,6 +38,9 @@ class Stack(Section):
     """What it adds to each step of a serving engine per sequence in it."""
     host_per_prompts_s: Seconds = Field(default=0.0, alias="host_per_prompts")
     """What it adds to each step that has prompts: such steps run no recorded graph."""
+    prompt_share: float = Field(default=0.0, ge=0)
+    """What such steps take beyond the sum of their kernels measured alone, as a share of it: gaps between
+    kernels launched one by one, clocks under a long load, small kernels that no operator stands for."""
     host_per_request_s: Seconds = Field(default=0.0, alias="host_per_request")
     """Tokenising and transport of a request, beside the steps."""
     delivery_tokens: float = Field(default=1.0, ge=1)

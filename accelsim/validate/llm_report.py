@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from accelsim.hardware.stacks import stack_of
 from accelsim.serving.llm.policy import Host
+from accelsim.serving.llm.setup import host_of
+from accelsim.validate.llm_campaigns import Settings
+from accelsim.validate.llm_disagg import replay_pools
 from accelsim.validate.llm_rows import rows, table
 from accelsim.validate.llm_serving import replay_all
 from accelsim.validate.table import Table
@@ -24,31 +27,29 @@ def constants() -> tuple[dict[str, Host], dict[str, int]]:
     """Fitted constants of the backends, and tokens until the client has the first."""
     hosts, delivery = {}, {}
     for name in BACKENDS:
-        s = stack_of(name)
-        hosts[name] = Host(
-            s.host_per_step_s, s.host_per_sequence_s, s.host_per_prompts_s, s.host_per_request_s
-        )
-        delivery[name] = max(1, round(s.delivery_tokens))
+        hosts[name] = host_of(name)
+        delivery[name] = max(1, round(stack_of(name).delivery_tokens))
     return hosts, delivery
 
 
-def scored() -> pd.DataFrame:
-    """Held-out rows, replayed."""
+def scored(settings: Settings | None = None) -> pd.DataFrame:
+    """Held-out rows, replayed with the flags of their campaigns, or with `settings`."""
     hosts, delivery = constants()
-    return replay_all([r for r in rows() if r.test], hosts, delivery)
+    return replay_all([r for r in rows() if r.test], hosts, delivery, settings=settings)
 
 
 def tables() -> list[Table]:
     """Tables of the report."""
-    frame = scored()
-    covered = frame[frame["reason"] == ""]
+    frame, pools = scored(), replay_pools()
+    covered, apart = (f[f["reason"] == ""] for f in (frame, pools))
     return [
         Table(
             "Serving of language models, held-out rows",
             "Closed-loop benchmarks of aggregated serving in aiconfigurator-core 0.12.0 "
             "(`silicon_sample.csv`), labels repaired and repeats removed; a fifth of the configurations was "
-            "held out. Each row is replayed request by request; per backend one set of host constants was "
-            f"fitted on the other rows. {len(covered)} of {len(frame)} rows covered. AIConfigurator's own "
+            "held out. Each row is replayed request by request; per backend one set of host constants, and "
+            "flags of the servers by campaign (build and day of a measurement) that the rows do not state, "
+            f"were fitted on the other rows. {len(covered)} of {len(frame)} rows covered. AIConfigurator's "
             f"figures on all aggregated rows, cited: TTFT {PEER['TTFT']} %, TPOT {PEER['TPOT']} % median.",
             _summary(covered),
         ),
@@ -57,7 +58,17 @@ def tables() -> list[Table]:
             "Median absolute and signed errors [%].",
             _groups(covered),
         ),
-        Table("Rows left out", "Of all aggregated and disaggregated rows of the table.", _left_out(frame)),
+        Table(
+            "Disaggregated serving",
+            "Rows of the same table that state their worker counts, training and held-out ones: nothing was "
+            "fitted to them, all flags are defaults. AIConfigurator's figures on them are not known.",
+            _pools(apart),
+        ),
+        Table(
+            "Rows left out",
+            "Of all aggregated and disaggregated rows of the table.",
+            _left_out(frame, pools),
+        ),
     ]
 
 
@@ -100,7 +111,16 @@ def _groups(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _left_out(replayed: pd.DataFrame) -> pd.DataFrame:
+def _pools(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    lines = [_line("all", frame)]
+    for (backend, system), part in frame.groupby(["backend", "system"]):
+        lines.append(_line(f"{backend}, {system}", part))
+    return pd.DataFrame(lines)
+
+
+def _left_out(replayed: pd.DataFrame, pools: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     whole = table()
@@ -109,8 +129,8 @@ def _left_out(replayed: pd.DataFrame) -> pd.DataFrame:
     split = whole[whole["mode"] == "disagg"]
     lacking = int(split["prefill_num_workers"].isna().sum())
     counts["disaggregated without worker counts"] = lacking
-    counts["disaggregated with worker counts: not replayed"] = len(split) - lacking
-    reasons = replayed.loc[replayed["reason"] != "", "reason"].str.split(":").str[0]
-    for reason, n in reasons.value_counts().items():
-        counts[f"held out, cannot be replayed: {reason}"] = int(n)
+    for label, frame in (("held out", replayed), ("disaggregated", pools)):
+        reasons = frame.loc[frame["reason"] != "", "reason"].str.split(":").str[0]
+        for reason, n in reasons.value_counts().items():
+            counts[f"{label}, cannot be replayed: {reason}"] = int(n)
     return pd.DataFrame([{"reason": k, "rows": v} for k, v in counts.items()])

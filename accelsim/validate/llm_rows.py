@@ -7,6 +7,7 @@ parallelism all ask at once, then each asks again when it has its answer; see do
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -47,7 +48,7 @@ MODELS = {
 }
 """Models of the rows and the configuration that has their shape."""
 
-BLOCK_SCALED = ("MiniMaxAI--", "Qwen--Qwen3-235B", "Qwen--Qwen3.5", "deepseek-ai--", "nvidia--GLM-5")
+BLOCK_SCALED = ("MiniMaxAI--", "Qwen--", "deepseek-ai--", "nvidia--GLM-5")
 """Models whose fp8 checkpoint has a scale per 128 x 128 weights."""
 
 WIDE_PROJECTIONS = ("MiniMaxAI--", "Qwen--Qwen3.5", "deepseek-ai--", "nvidia--GLM-5", "moonshotai--")
@@ -81,6 +82,8 @@ class ServingRow:
         Measured means [s].
     test : bool
         Held out of every fit.
+    campaign : str
+        Backend, configuration, system, precision, build and day of the measurement.
     """
 
     id: str
@@ -98,6 +101,7 @@ class ServingRow:
     ttft_s: float
     tpot_s: float
     test: bool
+    campaign: str = ""
 
     @property
     def dense(self) -> bool:
@@ -203,7 +207,14 @@ def _row(r: Any) -> ServingRow:
         float(r.silicon_ttft_ms) / 1e3,
         float(r.silicon_tpot_ms) / 1e3,
         bool(r.test),
+        _campaign(r, config),
     )
+
+
+def _campaign(r: Any, config: str) -> str:
+    day = re.search(r"measured=(\d{4}-\d\d-\d\d)", r.silicon_data_source)
+    build = r.backend_version if isinstance(r.backend_version, str) else ""
+    return "|".join((r.backend, config, r.system, r.precision, build, day[1] if day else ""))
 
 
 def formats_of(config: str, backend: str, precision: str, device: str) -> Formats:
@@ -219,9 +230,10 @@ def formats_of(config: str, backend: str, precision: str, device: str) -> Format
         return Formats("bf16", "weight=int4,activation=bf16", attention, kv)
     if precision == "fp4":
         wide = "bf16" if config.startswith(WIDE_PROJECTIONS) else ""
-        return Formats("nvfp4", "nvfp4", attention, kv, projections=wide)
+        norms = backend == "trtllm"
+        return Formats("nvfp4", "nvfp4", attention, kv, projections=wide, fused_norms=norms)
     if precision == "fp8":
-        # vLLM compiles static quantisation into the norm or activation in front; TensorRT-LLM's training rows
-        # do not favour it.
-        return Formats("fp8", "fp8", attention, kv, block, fused=backend == "vllm" and not block)
+        # With one static scale per tensor the norm or activation in front writes fp8 (vLLM, TensorRT-LLM).
+        fused = backend in ("vllm", "trtllm") and not block
+        return Formats("fp8", "fp8", attention, kv, block, fused=fused)
     return Formats()

@@ -14,10 +14,11 @@ from accelsim.hardware.spec import load_hardware
 from accelsim.serving.llm import fast
 from accelsim.serving.llm.machine import Machine
 from accelsim.serving.llm.memory import memory_of
-from accelsim.serving.llm.policy import ContinuousBatching, Host
+from accelsim.serving.llm.policy import ContinuousBatching, Host, Speculative
 from accelsim.serving.llm.shape import shape_of
 from accelsim.serving.llm.surface import Surface, surface
 from accelsim.serving.llm.work import StepWork
+from accelsim.validate.llm_campaigns import Settings, settings_of
 from accelsim.validate.llm_rows import ServingRow, folder
 
 if TYPE_CHECKING:
@@ -63,11 +64,29 @@ def work_of(row: ServingRow) -> StepWork:
     return _work((row.config, row.device, row.backend, row.formats, row.split))
 
 
-def batching_of(row: ServingRow, stream: int = 1) -> ContinuousBatching:
-    """How the engine of a row batches: its defaults, and room for the longest prompt in TensorRT-LLM."""
+ACCEPTANCE = 0.6
+"""Share of drafts of multi-token prediction that are accepted, given that those before were."""
+
+
+def batching_of(row: ServingRow, settings: Settings, stream: int, found: Surface) -> ContinuousBatching:
+    """How the engine of a row batches: its defaults, its campaign's flags, and room for the longest prompt in
+    TensorRT-LLM. `stream` are the tokens that exist when the first reaches the client of a server that sends
+    each by itself.
+    """
     budget = max(8192, row.isl + 1024) if row.backend == "trtllm" else 8192
+    speculative, per_step = None, 1.0
+    if settings.drafts:
+        k, a = settings.drafts, ACCEPTANCE
+        per_step = (1 - a ** (k + 1)) / (1 - a)
+        # A draft passes one layer (the prediction head) and the output projection.
+        layer = found.tokens_s[row.users] / sum(b.times for b in found.work.model.blocks)
+        speculative = Speculative(k, a, float(layer + found.sampled_s[row.users]))
     return ContinuousBatching(
-        row.backend, max_num_seqs=max(row.users, 8), max_num_batched_tokens=budget, stream_interval=stream
+        row.backend,
+        max_num_seqs=max(row.users, 8),
+        max_num_batched_tokens=budget,
+        stream_interval=stream + round((settings.stream - 1) * per_step),
+        speculative=speculative,
     )
 
 
@@ -81,14 +100,16 @@ def replay(
     host: Host,
     *,
     stream: int = 1,
+    settings: Settings | None = None,
     rounds: int = ROUNDS,
     seed: int = 0,
     table: Surface | None = None,
 ) -> Replay:
-    """Means of a closed loop as the row was measured."""
-    batching = batching_of(row, stream)
+    """Means of a closed loop as the row was measured; `settings` instead of those of its campaign."""
+    flags = settings_of(row, settings)
     try:
         found = table or surface_of(row)
+        batching = batching_of(row, flags, stream, found)
         memory = memory_of(
             found.work,
             utilisation=UTILISATION,
@@ -106,8 +127,8 @@ def replay(
     prompt = rng.integers(int(SHORTEST * row.isl), row.isl + 1, n)
     output = rng.integers(max(2, int(SHORTEST * row.osl)), row.osl + 1, n)
     run = fast.run(
-        np.zeros(n, dtype=np.int64), prompt, output, batching.rules(memory.blocks), host, found.tables_s,
-        users=row.users,
+        np.zeros(n, dtype=np.int64), prompt, output, batching.rules(memory.blocks)._replace(poll=flags.poll),
+        host, found.tables_s, users=row.users,
     )  # fmt: skip
     ttft = (run.first_ns - run.arrival_ns) / 1e9 + host.request_s
     tpot = (run.finish_ns - run.first_ns) / 1e9 / np.maximum(output - 1, 1)

@@ -63,7 +63,8 @@ def scenes(draw):
         "users": draw(st.sampled_from([0, 0, 1, 5])),
         "prefixes": prefixes_of(asked, rules.grain) if draw(st.booleans()) else None,
     }
-    return np.cumsum(gaps), prompt, output, rules, Host(1e-4, 1e-6, 2e-4), loop
+    rules = rules._replace(poll=draw(st.sampled_from([1, 1, 3, 20])))
+    return np.cumsum(gaps), prompt, output, rules, Host(1e-4, 1e-6, 2e-4, prompt_share=0.3), loop
 
 
 @settings(max_examples=120, deadline=None)
@@ -126,6 +127,44 @@ def test_one_request_takes_its_steps():
     later = sum(TABLES[0][1] + TABLES[1][1] + 1e-6 + 1e-9 * c + 1e-4 + 1e-6 for c in (301, 302))
     assert run.finish_ns[0] - run.first_ns[0] == pytest.approx(later * 1e9, rel=2e-3)
     assert run.steps == 3
+
+
+def test_steps_with_prompts_take_their_share_more():
+    rules = ContinuousBatching("vllm", max_num_seqs=4, max_num_batched_tokens=512).rules(1000)
+    plain, longer = (
+        engine.run(np.array([0]), np.array([300]), np.array([3]), rules, host, TABLES)
+        for host in (Host(1e-4), Host(1e-4, prompt_share=0.5))
+    )
+    device_ns = plain.first_ns[0] - 1e5
+    assert longer.first_ns[0] - plain.first_ns[0] == pytest.approx(0.5 * device_ns, abs=2)
+    assert longer.finish_ns[0] - longer.first_ns[0] == plain.finish_ns[0] - plain.first_ns[0]
+
+
+@pytest.mark.parametrize("poll", [1, 10, 30])
+def test_requests_wait_for_the_next_look_at_the_queue(poll):
+    """A request that comes while another decodes is seen after at most `poll` steps, half of them on average;
+    an idle engine sees it at once.
+    """
+    rules = ContinuousBatching("sglang", max_num_seqs=8).rules(100_000)._replace(poll=poll)
+    n = 200
+    # one long request decodes all the time; short ones come one by one, far apart
+    arrival = np.concatenate([[0], 5_000_000 + np.arange(n) * 71_234_567])
+    prompt, output = np.full(n + 1, 40), np.concatenate([[20_000], np.ones(n, int)])
+    tables = tables_without_context()
+    run = engine.run(arrival, prompt, output, rules, Host(), tables)
+    step = tables[0][1] + tables[1][1] + tables[2][1, 0]
+    own = tables[0][40] + tables[1][1] + tables[3][0, 0, 0]
+    waited = ((run.first_ns - run.arrival_ns)[1:] / 1e9 - own) / step
+    assert waited.min() >= -0.05
+    assert waited.max() <= poll + 0.1
+    assert waited.mean() == pytest.approx(poll / 2, abs=0.08 * poll + 0.1)
+    assert run.first_ns[0] == pytest.approx(own * 1e9, rel=0.1)
+
+
+def tables_without_context():
+    """As `tables`, with decoding that does not depend on the context."""
+    first, second, decode, prefill = tables()
+    return first, second, np.repeat(decode[:, :1], decode.shape[1], axis=1), np.full_like(prefill, 4e-7)
 
 
 def test_chunked_prefill_cuts_prompts_to_the_budget():

@@ -48,3 +48,42 @@ def test_replay_of_a_training_row_is_near_and_repeats():
     a, b = replay(row, Host()), replay(row, Host())
     assert (a.ttft_s, a.tpot_s) == (b.ttft_s, b.tpot_s)
     assert 0.5 < a.tpot_s / row.tpot_s < 2
+
+
+def test_flags_of_campaigns_are_documented_values_and_come_from_training_rows():
+    from accelsim.validate.llm_campaigns import known
+    from accelsim.validate.llm_rows import rows
+
+    trained = {r.campaign for r in rows() if not r.test}
+    for campaign, flags in known().items():
+        assert "|" not in campaign or campaign in trained
+        assert flags.stream in (1, 10, 20, 30)
+        assert flags.poll in (1, 30)
+        assert flags.drafts in (0, 3)
+
+
+def test_few_users_are_looked_for_more_often():
+    from dataclasses import replace
+
+    from accelsim.validate.llm_campaigns import Settings, settings_of
+    from accelsim.validate.llm_rows import rows
+
+    row = next(r for r in rows() if r.backend == "sglang" and r.split.data == 1)
+    assert settings_of(replace(row, users=8), Settings(poll=30)).poll == 10
+    assert settings_of(replace(row, users=16), Settings(poll=30)).poll == 30
+
+
+def test_speculation_shortens_steps_per_token():
+    from accelsim.serving.llm.policy import Host
+    from accelsim.validate.llm_campaigns import Settings
+    from accelsim.validate.llm_rows import rows
+    from accelsim.validate.llm_serving import ACCEPTANCE, replay
+
+    row = next(
+        r
+        for r in rows()
+        if not r.test and r.backend == "trtllm" and "DeepSeek" in r.model and r.users == 4 and r.osl == 1024
+    )
+    plain, drafted = (replay(row, Host(), settings=Settings(drafts=d)).tpot_s for d in (0, 3))
+    most = sum(ACCEPTANCE**i for i in range(4))
+    assert 1 / most < drafted / plain < 1

@@ -17,6 +17,7 @@ from accelsim.serving.llm.worker import Tables
 
 _lookup = njit(cache=True)(surface.lookup)
 _padded = njit(cache=True)(steptime.padded)
+_with_host = njit(cache=True)(steptime.with_host)
 _accepted = njit(cache=True)(steptime.accepted)
 _bin_s = float(steptime.BIN)
 _BINS = BINS
@@ -279,15 +280,17 @@ def _serve(
     work = np.empty((rules.max_seqs + 1, 2), dtype=np.int64)
     c = np.zeros(12, dtype=np.int64)
     c[FREE], c[PIECE] = rules.blocks, rules.grain // rules.block
-    clock, position = 0, 0
+    clock, position, unseen = 0, 0, rules.poll
     steps, busy, out, peak = 0, 0, 0, 0
     kv_ns, energy = 0.0, 0.0
     last_gap, last_bin = -1, 0
     while True:
-        while position < known and coming[position] <= clock:
+        while unseen >= rules.poll and position < known and coming[position] <= clock:
             arrival[c[BEGUN]] = coming[position]
             c[BEGUN] += 1
             position += 1
+        if unseen >= rules.poll:
+            unseen = 0
         c[PLANNED], c[MOVED], c[BUDGET] = 0, 0, rules.budget
         if rules.style == _FIRST:
             _plan_first(q, c, p, keys, running, stack, work, rules)
@@ -296,7 +299,8 @@ def _serve(
         if c[PLANNED] == 0:
             if position >= known:
                 break
-            clock = coming[position]
+            clock = max(clock, coming[position])
+            unseen = rules.poll
             continue
         decoding, chunks, new, sampled, context, past, drafted = 0, 0, 0, 0, 0, 0, 0
         for i in range(c[PLANNED]):
@@ -312,6 +316,7 @@ def _serve(
                 past += q[r, DONE]
                 if tokens == q[r, PROMPT] + q[r, EMITTED] - q[r, DONE]:
                     sampled += 1
+        unseen += 1 if chunks == 0 else rules.poll
         total = drafted + new
         if rules.padded and chunks == 0:
             total = _padded(total, len(t0) - 1)
@@ -319,9 +324,7 @@ def _serve(
         before = past / chunks if chunks > 0 else 0.0
         sampled = min(sampled, len(t1) - 1)
         seconds = _lookup(t0, t1, t2, t3, total, sampled, decoding, mean, chunks, new, before)
-        seconds = seconds + host.step_s + host.sequence_s * (decoding + chunks)
-        if chunks > 0:
-            seconds += host.prompt_s
+        seconds = _with_host(host, seconds, decoding + chunks, chunks > 0)
         seconds += c[MOVED] * rules.swap_s
         if drafted > decoding:
             seconds += rules.drafts * rules.draft_s

@@ -45,6 +45,8 @@ class Formats:
         The kernel in front of a product writes its input in the narrow format (static scales, or a fused
         norm and activation), so products take the constants of plain ones; else those of the stack, measured
         with quantisation in them.
+    fused_norms : bool
+        Only norms do so: products behind attention and activations have a quantisation of their own.
     """
 
     linear: str = "bf16"
@@ -55,6 +57,7 @@ class Formats:
     head: str = "bf16"
     projections: str = ""
     fused: bool = False
+    fused_norms: bool = False
 
 
 @dataclass(frozen=True)

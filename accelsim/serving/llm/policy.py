@@ -46,6 +46,8 @@ class Rules(NamedTuple):
         Tokens of a sequence that are sent together; the first reaches the user with the others.
     grain : int
         Tokens of a piece of prompt that sequences can share; 0 without a prefix cache.
+    poll : int
+        The engine looks for new requests once in so many steps of decoding, and after each step with prompts.
     """
 
     style: int
@@ -63,6 +65,7 @@ class Rules(NamedTuple):
     padded: bool
     stream: int = 1
     grain: int = 0
+    poll: int = 1
 
 
 class Host(NamedTuple):
@@ -78,12 +81,15 @@ class Host(NamedTuple):
         To each step with prompts [s].
     request_s : float
         To each request, outside of the engine's loop: tokenising, transport [s].
+    prompt_share : float
+        To each step with prompts, as a share of its device time.
     """
 
     step_s: float = 0.0
     sequence_s: float = 0.0
     prompt_s: float = 0.0
     request_s: float = 0.0
+    prompt_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -172,10 +172,7 @@ def setup_of(
     even = (SKEW if skew is None else skew) if shape.moe else 0.0
     device: Any = load_hardware(hardware)
     work = StepWork(shape, Machine(device, batching.engine), formats, split, even)
-    stack = stack_of(batching.engine)
-    added = host or Host(
-        stack.host_per_step_s, stack.host_per_sequence_s, stack.host_per_prompts_s, stack.host_per_request_s
-    )
+    added = host or host_of(batching.engine)
     memory = memory_of(
         work,
         utilisation=batching.utilisation,
@@ -186,8 +183,16 @@ def setup_of(
     )
     rules = batching.rules(memory.blocks, memory.token / HOST_LINK_BYTES_PER_S)
     if batching.stream_interval == 1:
-        rules = rules._replace(stream=max(1, round(stack.delivery_tokens)))
+        rules = rules._replace(stream=max(1, round(stack_of(batching.engine).delivery_tokens)))
     return Setup(batching, work, memory, rules, added, surface(work, _most_tokens(rules), rules.max_seqs))
+
+
+def host_of(engine: str) -> Host:
+    """Constants of the host of an engine's stack."""
+    s = stack_of(engine)
+    return Host(
+        s.host_per_step_s, s.host_per_sequence_s, s.host_per_prompts_s, s.host_per_request_s, s.prompt_share
+    )
 
 
 def _split(parallel: Mapping[str, int] | None) -> Split:

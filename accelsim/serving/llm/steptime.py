@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 GRAPH_STEP = 8
 """Batch sizes of recorded graphs: 1, 2, 4, then multiples of eight (vLLM and SGLang, recalled)."""
@@ -40,3 +41,11 @@ def accepted(request: int, emitted: int, drafts: int, acceptance: float) -> int:
 def gap_bin(gap_ns: int) -> int:
     """Bin of a gap between two tokens of a sequence."""
     return min(int(math.log(max(gap_ns, 1)) / BIN), BINS - 1)
+
+
+def with_host(host: Any, device_s: float, sequences: int, prompts: bool) -> float:
+    """Time of a step [s]: what the device takes and what the host adds (`policy.Host`)."""
+    seconds: float = device_s + host.step_s + host.sequence_s * sequences
+    if prompts:
+        seconds += host.prompt_share * device_s + host.prompt_s
+    return seconds

@@ -75,22 +75,25 @@ class StepWork:
             size = m * self.model.hidden * 2
             total.add(self.machine.rows("allreduce", "bf16", bytes=size, ranks=self.split.tensor), times)
 
-    def _linear(self, total: Sum, m: Array, n: int, k: int, formats: str = "", times: float = 1.0) -> None:
+    def _linear(
+        self, total: Sum, m: Array, n: int, k: int, formats: str = "", *, after_norm: bool = False
+    ) -> None:
         text = formats or self.formats.linear
         block = self.formats.scale_block if "fp8" in text else 0
-        cost = self.machine.rows(
-            "gemm", text, plain=self.formats.fused, m=m, n=max(1, n), k=max(1, k), scale_block=block
-        )
-        total.add(cost, times)
+        plain = self.formats.fused or (after_norm and self.formats.fused_norms)
+        cost = self.machine.rows("gemm", text, plain=plain, m=m, n=max(1, n), k=max(1, k), scale_block=block)
+        total.add(cost)
 
-    def _projection(self, total: Sum, m: Array, n: int, k: int) -> None:
-        self._linear(total, m, n, k, self.formats.projections)
+    def _projection(self, total: Sum, m: Array, n: int, k: int, *, after_norm: bool = False) -> None:
+        self._linear(total, m, n, k, self.formats.projections, after_norm=after_norm)
 
     def _attention(self, total: Sum, m: Array, a: Attention) -> None:
         t, hidden = self.split.tensor, self.model.hidden
         heads, kv = _shared(a.heads, t), _shared(a.kv_heads, t)
         gates = heads if self.model.gated_queries else 0
-        self._projection(total, m, (heads + gates + kv) * a.key_dim + kv * a.value_dim, hidden)
+        self._projection(
+            total, m, (heads + gates + kv) * a.key_dim + kv * a.value_dim, hidden, after_norm=True
+        )
         if a.qk_norm:
             total.add(self.machine.stream(m, (heads + kv) * a.key_dim))
         if a.rope:
@@ -160,7 +163,7 @@ class StepWork:
 
     def _mlp(self, total: Sum, m: Array, width: int, gated: bool) -> None:
         inner = -(-width // self.split.tensor)
-        self._linear(total, m, (2 if gated else 1) * inner, self.model.hidden)
+        self._linear(total, m, (2 if gated else 1) * inner, self.model.hidden, after_norm=True)
         total.add(self.machine.stream(m, inner, 2.0 if gated else 1.0))
         self._linear(total, m, self.model.hidden, inner)
 

@@ -15,7 +15,7 @@ import simpy
 
 from accelsim.serving.llm.policy import Host, Rules
 from accelsim.serving.llm.scheduler import Sequence, State, Step, scheduler_of
-from accelsim.serving.llm.steptime import BINS, accepted, gap_bin, padded
+from accelsim.serving.llm.steptime import BINS, accepted, gap_bin, padded, with_host
 from accelsim.serving.llm.surface import lookup
 from accelsim.serving.station import ARRIVAL, FREE, Moment
 
@@ -58,6 +58,8 @@ class Worker:
 
     Attributes
     ----------
+    unseen : list of Sequence
+        Requests that the engine has not looked at.
     slow : float
         Steps that begin take so many times as long.
     steps, busy_ns, tokens, kv_peak : int
@@ -83,15 +85,17 @@ class Worker:
         self.gaps = np.zeros(BINS, dtype=np.int64)
         self._ended, self._watch = ended, watch
         self._planned = False
+        self.unseen: list[Sequence] = []
+        self._since = pace.rules.poll  # steps since the engine looked for new requests
 
     @property
     def sequences(self) -> int:
         """Sequences that wait or run."""
-        return len(self.state.waiting) + len(self.state.running)
+        return len(self.unseen) + len(self.state.waiting) + len(self.state.running)
 
     def enter(self, s: Sequence) -> None:
         """A sequence enters now."""
-        self.state.waiting.append(s)
+        self.unseen.append(s)
         self._wake()
 
     def _wake(self) -> None:
@@ -101,9 +105,16 @@ class Worker:
 
     def _begin(self) -> None:
         self._planned = False
+        if self._since >= self.pace.rules.poll:
+            self._look()
         step = self.scheduler.plan(self.state)
+        if not step.work and self.unseen:
+            self._look()
+            step = self.scheduler.plan(self.state)
         if not step.work:
+            self._since = self.pace.rules.poll
             return
+        self._since += 1 if all(s.decoding for s, _ in step.work) else self.pace.rules.poll
         if self._watch is not None:
             self._watch(self.env.now, self.state, step)
         seconds, joules = cost(step, self.pace)
@@ -117,6 +128,12 @@ class Worker:
         self.step = step
         self.begun(step, taken, joules)
         Moment(self.env, taken, FREE, self._end)
+
+    def _look(self) -> None:
+        """New requests join those that wait."""
+        self.state.waiting.extend(self.unseen)
+        self.unseen.clear()
+        self._since = 0
 
     def begun(self, step: Step, taken_ns: int, joules: float) -> None:
         """A step begins: for those that keep a log of them."""
@@ -185,9 +202,7 @@ def cost(step: Step, pace: Pace) -> tuple[float, float]:
     def at(tables: Tables) -> float:
         return lookup(*tables, total, rows, decoding, mean, chunks, new, before)
 
-    seconds = at(pace.tables_s) + host.step_s + host.sequence_s * (decoding + chunks)
-    if chunks:
-        seconds += host.prompt_s
+    seconds = with_host(host, at(pace.tables_s), decoding + chunks, chunks > 0)
     seconds += step.moved * rules.swap_s
     if drafted > decoding:
         seconds += rules.drafts * rules.draft_s
