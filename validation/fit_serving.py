@@ -36,8 +36,8 @@ from accelsim.validate.llm_serving import ACCEPTANCE, frame_of, replay
 Array = npt.NDArray[np.float64]
 
 BACKENDS = ("vllm", "trtllm", "sglang")
-ROWS, SEED = 420, 5
-"""Most rows of a backend that are replayed, drawn at random."""
+ROWS, SEED = {"vllm": 420, "trtllm": 900, "sglang": 900}, 5
+"""Most rows of a backend that are replayed, drawn at random; flags of campaigns need all there are."""
 
 MOST_TOKENS = 135_000
 """Rows with more users x output tokens take too long for a fit."""
@@ -58,13 +58,13 @@ SCALES = (0.3, 0.1)
 DELIVERY = (1, 4, 8, 16, 40)
 """Tokens until the client has the first, that are replayed."""
 
-STREAMS = {"vllm": (1,), "trtllm": (1, 10, 20), "sglang": (1, 10, 30)}
+STREAMS = {"vllm": (1,), "trtllm": (1, 20), "sglang": (1, 10, 30)}
 POLLS = {"sglang": (30,)}
 DRAFTS = {"deepseek-ai--DeepSeek-R1": 3}
 """Flags that are told apart: `stream_interval` and `scheduler_recv_interval` of published recipes, and
 multi-token prediction (three drafts) of TensorRT-LLM for models that have the head for it."""
 
-GAIN = 0.3
+GAIN = 0.6
 """Loss that flags of a campaign must save, summed over its rows, against those of most campaigns."""
 
 TURNS = 6
@@ -150,7 +150,7 @@ def answers(training: Sequence[ServingRow]) -> Answers:
     """Replay rows of one backend."""
     backend = training[0].backend
     cheap = [r for r in training if r.users * r.osl < MOST_TOKENS]
-    order = np.random.default_rng(SEED).permutation(len(cheap))[:ROWS]
+    order = np.random.default_rng(SEED).permutation(len(cheap))[: ROWS[backend]]
     flags = [DEFAULT, *(Settings(poll=p) for p in POLLS.get(backend, ()))]
     if backend == "trtllm":
         flags += [Settings(drafts=d) for d in sorted(set(DRAFTS.values()))]

@@ -18,7 +18,7 @@ from accelsim.serving.llm.policy import ContinuousBatching, Host, Speculative
 from accelsim.serving.llm.shape import shape_of
 from accelsim.serving.llm.surface import Surface, surface
 from accelsim.serving.llm.work import StepWork
-from accelsim.validate.llm_campaigns import Settings, settings_of
+from accelsim.validate.llm_campaigns import Settings, front_end_s, settings_of
 from accelsim.validate.llm_rows import ServingRow, folder
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def replay(
         np.zeros(n, dtype=np.int64), prompt, output, batching.rules(memory.blocks)._replace(poll=flags.poll),
         host, found.tables_s, users=row.users,
     )  # fmt: skip
-    ttft = (run.first_ns - run.arrival_ns) / 1e9 + host.request_s
+    ttft = (run.first_ns - run.arrival_ns) / 1e9 + host.request_s + front_end_s(row)
     tpot = (run.finish_ns - run.first_ns) / 1e9 / np.maximum(output - 1, 1)
     return Replay(row, float(ttft.mean()), float(tpot.mean()))
 
