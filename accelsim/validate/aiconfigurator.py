@@ -81,8 +81,8 @@ _UNGATED = (
 )
 _ALWAYS_GATED = ("sglang_fused_moe_triton", "sglang_marlin_moe", "vllm_fused_moe", "vllm_marlin_int4_moe")
 
-# Layers of Nemotron, Gemma and Mixtral which SGLang's Triton and Marlin kernels were timed on with every choice
-# of a token on the rank, as training rows show: hidden, intermediate, topk, experts. Until 0.5.10 all were.
+# Layers of Nemotron, Gemma and Mixtral which SGLang's Triton and Marlin kernels were timed on with every
+# choice of a token on the rank, as training rows show: hidden, intermediate, topk, experts. Until 0.5.10 all.
 _LOCAL = ((1024, 2688, 22, 512), (2816, 704, 8, 128), (4096, 14336, 2, 8), (6144, 16384, 2, 8))
 _LOCAL_KERNELS = ("sglang_fused_moe_triton", "sglang_marlin_moe")
 _LOCAL_UNTIL = "0.5.10"
