@@ -81,14 +81,17 @@ _UNGATED = (
 )
 _ALWAYS_GATED = ("sglang_fused_moe_triton", "sglang_marlin_moe", "vllm_fused_moe", "vllm_marlin_int4_moe")
 
-# Layers of Mixtral and Gemma, which like the ungated ones SGLang's Triton and Marlin kernels were timed on
-# with every choice of a token on the rank: hidden, intermediate, topk, experts. Until 0.5.10 all layers were.
-_LOCAL = (*_UNGATED, (2816, 704, 8, 128), (4096, 14336, 2, 8), (6144, 16384, 2, 8))
+# Layers of Nemotron, Gemma and Mixtral which SGLang's Triton and Marlin kernels were timed on with every
+# choice of a token on the rank, as training rows show: hidden, intermediate, topk, experts. Until 0.5.10 all.
+_LOCAL = ((1024, 2688, 22, 512), (2816, 704, 8, 128), (4096, 14336, 2, 8), (6144, 16384, 2, 8))
 _LOCAL_KERNELS = ("sglang_fused_moe_triton", "sglang_marlin_moe")
 _LOCAL_UNTIL = "0.5.10"
 
 _GROUP_LIMITED = (7168, 2048, 8, 256)
 """The layer of DeepSeek-V3, whose router picks four of eight groups of experts first."""
+
+_PREFERRED = ("trtllm_mha", "fa3", "flashinfer", "triton")
+"""SGLang's attention kernels, the one that it takes where it can first."""
 
 _ABSORBED_KERNELS = ("flash_attention", "triton")
 """SGLang's kernels that were timed on prompts with keys and values that are the latents."""
@@ -98,6 +101,7 @@ QUANTISATION = "dynamic quantisation"
 ONE_COPY = "one copy of the weights"
 NOT_BALANCED = "half of the rows on four experts, labelled balanced"
 NOT_SPLIT = "takes as long on many ranks as on one"
+OTHER_KERNEL = "the shape has rows of a kernel that the backend prefers"
 TOO_FAST = "faster than the device can be as labelled"
 
 
@@ -238,6 +242,11 @@ def _attention(device: str, op: str, name: str, versions: Versions, flagged: boo
         # With shared heads this backend reads its cache at a median of 1.4 times the DRAM peak.
         shared = (frame["backend"] == "trtllm") & (frame["heads"] > frame["kv_heads"])
         frame["flag"] = np.where(shared, TOO_FAST, "")
+    rank = frame["kernel"].astype(str).map({k: i for i, k in enumerate(_PREFERRED)}).fillna(0)
+    layer = ["backend", "version", "precision", *(names.get(c, c) for c in shape[:-1]), "window"]
+    best = rank.groupby([frame[c] for c in layer], observed=True).transform("min")
+    second = (frame["backend"] == "sglang") & (rank > best)
+    frame["flag"] = np.where(second, OTHER_KERNEL, frame["flag"] if "flag" in frame.columns else "")
     columns = ("batch", "heads", "kv_heads", "head_dim", "seq_q", "seq_kv", "causal", "window")
     return _finish(frame, device, columns, flagged)
 

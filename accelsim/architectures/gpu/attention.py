@@ -28,6 +28,10 @@ DEFAULT_STACK = "vllm"
 MANY_HEADS = 32
 """Query heads per key head that kernels for shared heads take at most."""
 
+MANY_ABOVE = {"sglang": 16}
+"""The same of stacks whose kernels for shared heads have fewer rows: FlashInfer goes from tiles of 16 query
+rows to 64."""
+
 SINGLE_BELOW = {"sglang": 4.0}
 """Query heads per key head from which on a stack's kernels for shared heads take over; else two. FlashInfer
 keeps fewer than four on its kernel without tensor cores."""
@@ -44,7 +48,7 @@ FORMS = ("", "expanded", "latent")
 """Of attention: plain; latent attention with keys and values of each head, which differ in width; latent
 attention whose keys and values are the latents."""
 
-_GROUPS = (1.5, 3.5, MANY_HEADS + 0.5)
+_GROUPS = (1.5, 3.5, 16.5, MANY_HEADS + 0.5)
 
 
 def attention_model(
@@ -92,7 +96,7 @@ def attention_model(
     if group < SINGLE_BELOW.get(stack, 2.0):
         heads = "-single"
     else:
-        heads = "-many" if group > MANY_HEADS else "-few" if few else ""
+        heads = "-many" if group > MANY_ABOVE.get(stack, MANY_HEADS) else "-few" if few else ""
     mask = "-window" if window else "-full"
     widths = (f"-{width}{mask}", f"-{width}", heads or mask, mask, "")
     for name in (phase + narrow + suffix for suffix in widths):
@@ -249,8 +253,8 @@ def _choose(
     group = np.where(form == 2.0, 2, group)  # all heads are rows of one product, in every stack
     few = is_few(rows[:, A.BATCH] * rows[:, A.KV_HEADS], rows[:, A.KEYS], device.sm.count) & single
     few &= form == 0.0
-    kind = form * 32 + few * 16 + group * 4 + single * 2 + (rows[:, A.WINDOW] > 0)
-    code = (rows[:, A.SCORE_WIDTH] * 128 + kind).astype(np.int64)
+    kind = form * 64 + few * 32 + group * 4 + single * 2 + (rows[:, A.WINDOW] > 0)
+    code = (rows[:, A.SCORE_WIDTH] * 256 + kind).astype(np.int64)
     found, rows[:, A.MODEL] = np.unique(code, return_inverse=True)
     bits = (float(formats.activation.bits), float(formats.kv.bits))
     return [
@@ -259,11 +263,11 @@ def _choose(
             stack,
             decode=bool(kind & 2),
             format_bits=bits,
-            group=(1.0, 2.0, 8.0, inf)[kind % 16 // 4],
+            group=(1.0, 2.0, 8.0, MANY_HEADS, inf)[kind % 32 // 4],
             width=width,
             window=bool(kind & 1),
-            few=bool(kind & 16),
-            form=FORMS[kind // 32],
+            few=bool(kind & 32),
+            form=FORMS[kind // 64],
         )
-        for width, kind in (divmod(c, 128) for c in found.tolist())
+        for width, kind in (divmod(c, 256) for c in found.tolist())
     ]

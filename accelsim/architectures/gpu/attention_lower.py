@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from accelsim.architectures.gpu import attention_rows as A
-from accelsim.architectures.gpu.attention import MANY_HEADS, attention_model, is_few
+from accelsim.architectures.gpu.attention import attention_model, is_few
 from accelsim.hardware.kernels import AttentionModel
 from accelsim.workload.graph import Op, Tensor
 
@@ -73,7 +73,7 @@ def attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionMod
         stack,
         decode=decode,
         format_bits=(float(query.precision.bits), float(keys.precision.bits)),
-        group=MANY_HEADS if latent else query.shape[1] / keys.shape[1],  # latents: all heads are rows
+        group=8.0 if latent else query.shape[1] / keys.shape[1],  # latents: all heads are rows
         width=query.shape[3],
         window=kernel.anchor.attribute("window") is not None,
         form=form,

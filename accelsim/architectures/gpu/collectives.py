@@ -32,11 +32,8 @@ TABLE_NAMES = {
 SWITCH_RANKS = 8
 """Fewest devices for which libraries reduce inside the switch."""
 
-FIRST_S = 4e-6
-"""Start of a collective over a link without constants (assumed, between NVLink 4 and NVLink 3)."""
-
-FIRST_EFFICIENCY = 0.8
-"""Share of such a link's bandwidth (assumed; NVLink fits 0.75 to 0.85)."""
+UNKNOWN = "other"
+"""Constants of links of a kind that was not measured."""
 
 
 def ring_steps(op: str, ranks: Array) -> Array:
@@ -51,21 +48,12 @@ def ring_steps(op: str, ranks: Array) -> Array:
 @lru_cache(maxsize=128)
 def collective_models(device: Any) -> tuple[tuple[float, CollectiveModel], ...]:
     """Constants for the device's link with the number of devices that each holds for, ascending: those of its
-    kind of link, else of the nearest generation of the same kind, else one assumed ring.
+    kind of link, else of the nearest generation of the same kind, else those of `UNKNOWN`.
     """
     known = device.kernels.collective
     kind, generation = _kind(device.link.type)
     same = [name for name in known if _kind(name)[0] == kind]
-    if not same:
-        only = Protocol.model_validate(
-            {
-                "fixed": f"{FIRST_S} s",
-                "step": f"{device.link.latency_s} s",
-                "efficiency": FIRST_EFFICIENCY,
-                "copies": 0.4,
-            }
-        )
-        return ((np.inf, CollectiveModel(ring={"ring": only}, exchange={"exchange": only})),)
+    same = same or [UNKNOWN]
     name = min(same, key=lambda n: (abs(_kind(n)[1] - generation), -_kind(n)[1]))
     found = sorted((float(reach.rpartition("_")[2]), model) for reach, model in known[name].items())
     return tuple(found)

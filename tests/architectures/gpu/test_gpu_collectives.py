@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from accelsim.architectures.base import Options
 from accelsim.architectures.gpu import ARCHITECTURE
 from accelsim.architectures.gpu.collectives import (
-    FIRST_EFFICIENCY,
-    FIRST_S,
     SWITCH_RANKS,
+    UNKNOWN,
     collective_models,
     collective_rows,
     ring_steps,
@@ -32,10 +31,16 @@ def one(op, size, ranks, device, stack="graph", **more):
     return float(collective_rows(op, np.array([size]), np.array([ranks]), device, stack, **more)[0])
 
 
-def test_an_unknown_link_is_one_ring(toy):
-    size, p = 64e6, 4
+def test_an_unknown_link_takes_the_means_of_the_measured_ones(toy):
+    """A large reduction is the ring that reaches most of the link."""
+    size, p = 640e6, 4
     steps = 2 * (p - 1)
-    expected = FIRST_S + steps * 2e-6 + size / p * (steps + 0.4) / (FIRST_EFFICIENCY * 100e9)
+    known = toy.kernels.collective
+    simple = known[UNKNOWN]["up_to_8"].ring["simple"]
+    shares = [known[f"NVLink{i}"]["up_to_8"].ring["simple"].efficiency for i in (3, 4, 5)]
+    assert simple.efficiency == pytest.approx(np.prod(shares) ** (1 / 3), rel=1e-3)
+    expected = simple.fixed_s + steps * simple.step_s
+    expected += size / p * (steps + simple.copies) / (simple.efficiency * 100e9)
     assert one("allreduce", size, p, toy) == pytest.approx(expected)
 
 
