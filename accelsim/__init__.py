@@ -36,6 +36,7 @@ _PUBLIC = {
     "sensitivity": "accelsim.techniques.sensitivity",
     "Sensitivity": "accelsim.techniques.sensitivity",
     "CostModel": "accelsim.hardware.cost",
+    "price_table": "accelsim.hardware.cost",
     "accuracy": "accelsim.techniques.accuracy",
     "tradeoff": "accelsim.explore.tradeoff",
     "Tradeoff": "accelsim.explore.tradeoff",
@@ -223,7 +224,7 @@ if TYPE_CHECKING:
     from accelsim.explore.sweep import sweep
     from accelsim.explore.tradeoff import Tradeoff, tradeoff
     from accelsim.explore.training import train
-    from accelsim.hardware.cost import CostModel
+    from accelsim.hardware.cost import CostModel, price_table
     from accelsim.hardware.schema import Device, FpgaDevice, GpuDevice, NeuromorphicDevice, SystolicDevice
     from accelsim.hardware.spec import load_hardware
     from accelsim.report.explorer.app import explorer

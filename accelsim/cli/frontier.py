@@ -62,12 +62,15 @@ def train(
     items: Items = 1,
     optimiser: Annotated[str, typer.Option(help="sgd, momentum or adam.")] = "adam",
     precision: Format = None,
+    states: Annotated[
+        str | None, typer.Option(help="Format of master weights and optimiser states, such as fp32.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A training step: forward and backward pass, update of the weights."""
     from accelsim.explore.training import train as trained
 
-    found = trained(model, hardware, batch=items, optimiser=optimiser, precision=precision)
+    found = trained(model, hardware, batch=items, optimiser=optimiser, precision=precision, states=states)
     if as_json:
         emit(tables.row(found))
     else:

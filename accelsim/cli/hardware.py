@@ -1,4 +1,4 @@
-"""Commands on devices: list, show, diff, new, check."""
+"""Commands on devices: list, show, diff, prices, new, check."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from accelsim.cli.common import Json, emit
+from accelsim.cli.common import Json, axis, emit
 from accelsim.core.errors import ConfigError
 from accelsim.core.frames import records
 from accelsim.report import tables
 
-app = typer.Typer(help="Devices: list, show, diff, new, check.", no_args_is_help=True)
+app = typer.Typer(help="Devices: list, show, diff, prices, new, check.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -44,6 +44,27 @@ def hw_show(
                 rows if sources else [{k: r[k] for k in ("parameter", "value", "status")} for r in rows]
             )
         )
+
+
+@app.command("prices")
+def hw_prices(
+    hardware: Annotated[
+        list[str] | None, typer.Option("--hardware", "-d", help="Device; repeat for several, all by default.")
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(help="Your own dated prices, .yaml.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every price that costs are made of, with its date, status and source."""
+    from accelsim.core.catalog import catalog
+    from accelsim.hardware.cost import price_table
+    from accelsim.hardware.spec import load_hardware
+
+    names = axis("hardware", hardware) or list(catalog("hardware").names())
+    rows = price_table(map(load_hardware, names), prices)
+    if as_json:
+        emit(rows)
+    else:
+        typer.echo(tables.text(rows) if rows else "no price is known")
 
 
 @app.command("diff")
