@@ -25,7 +25,6 @@ CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "smallest_tile": (16.0, 64.0, 128.0),
         "packed": (0.0, 1.0),
         "history": (0.0, 1.0),
-        "split_bytes": (0.0, 1.0),
         "step_keys": (64.0, 128.0, 256.0),
         "split_fill": (0.0, 1.0, 2.0, 4.0, 8.0),
         "split_keys": (64.0, 128.0, 256.0, 512.0, 1024.0),
@@ -42,7 +41,7 @@ CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
 )
 """Fields that are choices of a library rather than quantities, and the values that libraries have."""
 
-_SPLITTING = frozenset({"split_fill", "split_keys", "most_splits", "history", "split_bytes"})
+_SPLITTING = frozenset({"split_fill", "split_keys", "most_splits", "history"})
 
 STARTS: Mapping[str, float] = MappingProxyType(
     {"repack_s": 3e-6, "power_lag_s": 5e-4, "ungated_s": 5e-6, "sort_s": 5e-6}

@@ -177,9 +177,6 @@ class AttentionModel(Section):
     more than one sequence and more than one key head: otherwise they do already."""
     history: Annotated[float, Field(ge=0, le=1)] = 0.0
     """1: a library counts parts over all keys of the cache, those before a sliding window included."""
-    split_bytes: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """1: the least part is a number of bytes, so `split_keys` holds for heads of 128, and wider ones have
-    fewer."""
 
     @property
     def array(self) -> Any:

@@ -123,8 +123,7 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
         if p[A.SPLIT_FILL] > 0.0:
             split = math.floor(p[A.SPLIT_FILL] * sms / grid)
             counted = r[A.KEYS] if p[A.HISTORY] > 0.0 else longest * block
-            least = p[A.SPLIT_KEYS] * (256.0 / wide if p[A.SPLIT_BYTES] > 0.0 else 1.0)
-            split = max(1.0, min(split, math.floor(counted / least), p[A.MOST_SPLITS]))
+            split = max(1.0, min(split, math.floor(counted / p[A.SPLIT_KEYS]), p[A.MOST_SPLITS]))
         blocks = grid * split
         own = max(1.0, mean / split)
         last = max(1.0, longest / split)

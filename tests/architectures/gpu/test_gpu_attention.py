@@ -77,8 +77,7 @@ def twin(model, device, shape, distance, rate, clock):
     if model.split_fill:
         room = floor(model.split_fill * sm.count / grid)
         counted = keys if model.history else most * block
-        least = model.split_keys * (128 / width if model.split_bytes else 1)
-        split = max(1.0, min(room, floor(counted / least), model.most_splits))
+        split = max(1.0, min(room, floor(counted / model.split_keys), model.most_splits))
     own, last, blocks = max(1.0, mean / split), max(1.0, most / split), grid * split
     products = 4.0 * tile * block * width / rate
     softmax = model.softmax * tile * block / sm.exp_per_clock
