@@ -265,19 +265,16 @@ class StepWork:
         self._projection(total, n * (q + past), expanded, a.kv_rank)
         yield Costed(total.seconds, total.joules)
         yield self.machine.stream(n * (q + past), expanded)
-        window = 0
-        if a.indexer is not None:
-            yield from self._scores(n, q, q + past, a.indexer, "attention_prefill")
-            window = a.indexer.top_k
+        precision = f"weight={self.formats.attention},activation={self.formats.attention}"
+        sizes: dict[str, Any] = {"batch": n, "heads": heads, "seq_q": q, "seq_kv": q + past}
+        if a.indexer is None:
+            widths: dict[str, Any] = {"head_dim": a.nope_dim + a.rope_dim, "value_dim": a.value_dim}
+            yield self.machine.rows("mla_prefill", precision, **sizes, **widths)
+            return
+        yield from self._scores(n, q, q + past, a.indexer, "attention_prefill")
+        width = (a.nope_dim + a.rope_dim + a.value_dim) // 2
         yield self.machine.rows(
-            "attention_prefill",
-            f"weight={self.formats.attention},activation={self.formats.attention}",
-            batch=n,
-            heads=heads,
-            head_dim=(a.nope_dim + a.rope_dim + a.value_dim) // 2,
-            seq_q=q,
-            seq_kv=q + past,
-            window=window,
+            "attention_prefill", precision, head_dim=width, window=a.indexer.top_k, **sizes
         )
 
     def _scores(self, n: Array, q: Array, kv: Array, i: Indexer, op: str) -> Iterator[Costed]:
