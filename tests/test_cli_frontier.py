@@ -75,3 +75,9 @@ def test_a_sweep_writes_the_same_points_in_every_form(tmp_path):
 def test_mistakes_are_named(args, says):
     with pytest.raises(AccelsimError, match=says):
         run(*args)
+
+
+def test_prices_have_dates_and_sources():
+    rows = json.loads(run("hw", "prices", "-d", "h100-sxm", "--json"))
+    assert {row["kind"] for row in rows} >= {"purchase", "rent"}
+    assert all(row["date"] and row["source"] and row["status"] for row in rows)

@@ -52,6 +52,7 @@ def tables(deepbench_path: Path | None = None, rows_to: Path | None = None) -> I
         )
         yield Table(f"{title}: bands", f"Level {LEVEL:.0%}.", score.intervals(frame, LEVEL, ["device"]))
         _keep(frame, rows_to, title)
+    yield _flagged()
     note = (
         "No constant was fitted on these; the assumed L2 bandwidth of A2 and L4 was rescaled, by memory "
         "channels, while their misses were studied."
@@ -101,6 +102,30 @@ def _left_out() -> Iterator[Table]:
     )
     held = score.intervals(frame, LEVEL, ["device"])
     yield Table("bf16 products, family left out: bands", note, held)
+
+
+def _flagged() -> Table:
+    """Rows that are neither fitted nor scored, with the reason."""
+    import pandas as pd
+
+    loads = (
+        *(aiconfigurator.gemm, aiconfigurator.attention_prefill, aiconfigurator.attention_decode),
+        *(aiconfigurator.mla, aiconfigurator.moe, aiconfigurator.collectives),
+    )
+    parts = []
+    for device in DEVICES:
+        for load in loads:
+            frame = load(device, flagged=True)
+            by = frame.assign(reason=frame["flag"].astype(str)).groupby(
+                ["op", "backend", "device"], observed=True
+            )
+            counts = by["reason"].value_counts().reset_index(name="rows")
+            parts.append(
+                counts.assign(of=counts.groupby(["op", "backend"], observed=True)["rows"].transform("sum"))
+            )
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame[frame["reason"] != ""].sort_values(["op", "backend", "device"], ignore_index=True)
+    return Table("Rows left out", "Of the newest version of each backend, training rows included.", frame)
 
 
 def _other_products(device: str) -> pd.DataFrame:
