@@ -208,8 +208,11 @@ def test_collectives_take_the_link(toy, run):
     op = Op("ar", "all_reduce", (x,), (y,), {"devices": 4})
     program, (cost,) = run(Graph("g", [op]), toy)
     assert program.kernels[0].lane == "link"
+    # Eight MiB over four devices: the ring of large messages wins, at six steps of a quarter each.
+    ring = toy.kernels.collective["other"]["up_to_8"].ring["simple"]
     part = 1024 * 4096 * 2 / 4
-    assert cost.latency_s == pytest.approx(4e-6 + 6 * 2e-6 + part * 6.4 / (0.8 * 100e9))
+    moved_s = part * (6 + ring.copies) / (ring.efficiency * 100e9)
+    assert cost.latency_s == pytest.approx(ring.fixed_s + 6 * ring.step_s + moved_s)
     assert cost.bound == "link"
 
 

@@ -36,8 +36,8 @@ def test_a_fleet_of_one_gives_the_numbers_of_serve(engine, closed):
         assert getattr(fleet.tokens, name) == pytest.approx(getattr(one, name), abs=3e-9)
     assert fleet.summary["prefix_hit_pct"] == pytest.approx(one.summary["prefix_hit_pct"])
     assert fleet.summary["energy_per_request_j"] == pytest.approx(
-        one.summary["energy_per_token_j"] * one.output_tokens.mean(), rel=1e-3
-    )
+        one.summary["energy_per_token_j"] * one.output_tokens.mean(), rel=2e-3
+    )  # a fleet idles until the last answer has reached its client
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
