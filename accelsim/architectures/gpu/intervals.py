@@ -59,7 +59,7 @@ ANY = "any"
 MEASURED, LEFT_OUT = "measured", "left out"
 _BASIS = {
     MEASURED: "training rows of this device, aiconfigurator-core 0.12.0",
-    LEFT_OUT: "devices left out of every fit in turn, as this one is not calibrated",
+    LEFT_OUT: "devices left out of every fit in turn, as nothing of this kind was measured here",
 }
 
 LINKS = frozenset({"allreduce", "allgather", "reducescatter", "alltoall", "sendrecv"})
