@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,9 @@ def test_stopping_it_leaves_a_valid_table(
 ) -> None:
     out = tmp_path / "rows.csv"
     arguments = command(out, 2.0, "--ops", "elementwise,softmax")
-    with subprocess.Popen(arguments, env=ONE_THREAD, stderr=subprocess.DEVNULL) as process:
+    # Whoever runs the tests in the background has interrupts ignored, and children inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(arguments, env=ONE_THREAD, stderr=subprocess.DEVNULL, preexec_fn=heard) as process:
         end = time.monotonic() + 60.0
         while time.monotonic() < end and not (out.is_file() and out.read_bytes().count(b"\n") > 4):
             time.sleep(0.05)
