@@ -177,6 +177,12 @@ class AttentionModel(Section):
     more than one sequence and more than one key head: otherwise they do already."""
     history: Annotated[float, Field(ge=0, le=1)] = 0.0
     """1: a library counts parts over all keys of the cache, those before a sliding window included."""
+    streams: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """1: a kernel of vector lanes: a step loads as many bytes whatever the width (`step_keys` at 128 by 256
+    threads, four blocks of which fit an SM); small grids take larger blocks, parts are a step at least, and
+    their number is rounded up."""
+    merge_share: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the L2 bandwidth of loads that partial results get."""
 
     @property
     def array(self) -> Any:
