@@ -277,7 +277,8 @@ class KernelModels(Section):
     for queries of 8 bits too. Where a stack runs some shapes on another kernel: ``-WIDTH`` for one width of
     heads, then ``-window`` or ``-full`` if only with or without a sliding window; else ``-single`` for one
     query head per key head, ``-many`` for more than 32 and ``-few`` for grids that leave three quarters of
-    the SMs idle; else ``-window`` for every width.
+    the SMs idle; else ``-window`` for every width. Latent attention: ``-latent`` or ``-expanded``, and with
+    latents ``-single`` for one head, ``-64`` and ``-128`` from so many heads on.
     """
     conv: Mapping[str, ConvModel]
     recurrent: Mapping[str, RecurrentModel]
