@@ -20,11 +20,12 @@ rows say little about each."""
 
 CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
-        "tile": (64.0, 128.0, 256.0),
-        "narrow_tile": (64.0, 128.0, 192.0, 256.0),
+        "tile": (16.0, 64.0, 128.0, 256.0),
+        "narrow_tile": (16.0, 64.0, 128.0, 192.0, 256.0),
         "smallest_tile": (16.0, 64.0, 128.0),
         "packed": (0.0, 1.0),
         "history": (0.0, 1.0),
+        "streams": (0.0, 1.0),
         "step_keys": (64.0, 128.0, 256.0),
         "split_fill": (0.0, 1.0, 2.0, 4.0, 8.0),
         "split_keys": (64.0, 128.0, 256.0, 512.0, 1024.0),
@@ -68,18 +69,23 @@ def transferred(device: Any, others: Sequence[Any]) -> dict[Path, float]:
     """Constants that a device without measurements takes from others, for the kernels that it has itself.
 
     Geometric means (plain ones where some are zero) over the others that have the kernel, with weights that
-    fall by e per doubling of the 16-bit rate of an SM between them: kernels are written for an instruction
-    set. Choices of a library are those of the nearest. The share of the L2 that a copy can use comes from
-    parts with the same kind of memory: dies with HBM are so large that their L2 has two halves, which keep
-    copies of what the other holds. Kernels whose constants another device assumes say nothing.
+    fall by e per doubling of the 16-bit rate of an SM between them, and for attention per doubling of its
+    shared memory: kernels are written for an instruction set, and attention keeps its tiles there. Choices of
+    a library are those of the nearest. The share of the L2 that a copy can use comes from parts with the same
+    kind of memory: dies with HBM are so large that their L2 has two halves, which keep copies of what the
+    other holds. Kernels whose constants another device assumes say nothing, nor do attention kernels on
+    vector lanes where the nearest's is on tensor cores, or the reverse.
     """
     near = [float(np.exp(-abs(np.log2(_rate(device) / _rate(other))))) for other in others]
+    held_on_chip = [w * float(np.exp(-_shared_doublings(device, o))) for w, o in zip(near, others)]
     alike = [float(_stacked(other) == _stacked(device)) for other in others]
     tables = [_own_numbers(other) for other in others]
     found: dict[Path, float] = {}
     for path in numbers(device):
         weights = near
-        if path == ("product", "l2_share") and any(alike):
+        if path[0] == "attention":
+            weights = _of_kind(path[:3], held_on_chip, tables)
+        elif path == ("product", "l2_share") and any(alike):
             weights = alike
         held = [(w, table[path]) for w, table in zip(weights, tables) if path in table and w > 0.0]
         if not held:
@@ -92,6 +98,13 @@ def transferred(device: Any, others: Sequence[Any]) -> dict[Path, float]:
         else:
             found[path] = float(w @ values / w.sum())
     return found
+
+
+def _of_kind(section: Path, weights: list[float], tables: list[dict[Path, float]]) -> list[float]:
+    """The weights of those whose kernel runs on the same units as that of the nearest which has it."""
+    unit = [table.get((*section, "streams")) for table in tables]
+    nearest = max(((w, u) for w, u in zip(weights, unit) if u is not None), default=(0.0, None))[1]
+    return [w if u == nearest else 0.0 for w, u in zip(weights, unit)]
 
 
 def own_sections(device: Any) -> list[Path]:
@@ -115,6 +128,10 @@ def _own_numbers(device: Any) -> dict[Path, float]:
 def _rate(device: Any) -> float:
     sm = device.sm
     return float(sm.tensor_flop_per_clock.get("fp16") or sm.vector_flop_per_clock["fp32"])
+
+
+def _shared_doublings(device: Any, other: Any) -> float:
+    return abs(math.log2(device.sm.shared_memory_bytes / other.sm.shared_memory_bytes))
 
 
 def _stacked(device: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from accelsim.architectures.gpu.attention import DEFAULT_STACK
+from accelsim.architectures.gpu.attention import DEFAULT_STACK, FORMS
 from accelsim.calibration import constants as C
 
 STACKED = ("formats", "attention", "moe")
@@ -37,7 +37,22 @@ def unmeasured(device: Any, others: Sequence[Any]) -> Any:
             held.setdefault(phase, plain[phase])
     kernels = device.kernels.model_copy(update=update)
     bare = device.model_copy(update={"kernels": kernels, "hash": f"{device.hash}+unmeasured"})
-    return C.with_constants(bare, C.transferred(bare, others))
+    return _with_forms(C.with_constants(bare, C.transferred(bare, others)))
+
+
+def _with_forms(device: Any) -> Any:
+    """The device with both forms of latent attention in every stack that has one: what a stack lacks it takes
+    from another, whose kernels it would call.
+    """
+    attention = {stack: dict(kernels) for stack, kernels in device.kernels.attention.items()}
+    for form in FORMS[1:]:
+        lent = {n: m for held in device.kernels.attention.values() for n, m in held.items() if form in n}
+        for own in attention.values():
+            forms = {other for other in FORMS[1:] for name in own if other in name}
+            if forms and form not in forms:
+                own.update(lent)
+    kernels = device.kernels.model_copy(update={"attention": attention})
+    return C.with_constants(device.model_copy(update={"kernels": kernels}), {})
 
 
 def general_sections(others: Sequence[Any]) -> dict[C.Path, Any]:

@@ -177,6 +177,12 @@ class AttentionModel(Section):
     more than one sequence and more than one key head: otherwise they do already."""
     history: Annotated[float, Field(ge=0, le=1)] = 0.0
     """1: a library counts parts over all keys of the cache, those before a sliding window included."""
+    streams: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """1: a kernel of vector lanes: a step loads as many bytes whatever the width (`step_keys` at 128 by 256
+    threads, four blocks of which fit an SM); small grids take larger blocks, parts are a step at least, and
+    their number is rounded up."""
+    merge_share: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the L2 bandwidth of loads that partial results get."""
 
     @property
     def array(self) -> Any:
@@ -271,7 +277,8 @@ class KernelModels(Section):
     for queries of 8 bits too. Where a stack runs some shapes on another kernel: ``-WIDTH`` for one width of
     heads, then ``-window`` or ``-full`` if only with or without a sliding window; else ``-single`` for one
     query head per key head, ``-many`` for more than 32 and ``-few`` for grids that leave three quarters of
-    the SMs idle; else ``-window`` for every width.
+    the SMs idle; else ``-window`` for every width. Latent attention: ``-latent`` or ``-expanded``, and with
+    latents ``-single`` for one head, ``-64`` and ``-128`` from so many heads on.
     """
     conv: Mapping[str, ConvModel]
     recurrent: Mapping[str, RecurrentModel]

@@ -48,7 +48,13 @@ FORMS = ("", "expanded", "latent")
 """Of attention: plain; latent attention with keys and values of each head, which differ in width; latent
 attention whose keys and values are the latents."""
 
+LATENT_HEADS = (128, 64)
+"""Query heads from which on stacks may read latents with another kernel, most first: TensorRT-LLM has one for
+128 heads on parts with little shared memory, and on Blackwell one whose products hold 64 heads as rows."""
+
 _GROUPS = (1.5, 3.5, 16.5, MANY_HEADS + 0.5)
+_GROUP = (1.0, 2.0, 8.0, MANY_HEADS, inf)
+_LATENT_GROUP = (1.0, 2.0, 8.0, *sorted(LATENT_HEADS))
 
 
 def attention_model(
@@ -75,7 +81,7 @@ def attention_model(
     format_bits : (float, float)
         Bits of the queries and of the cache.
     group : float
-        Query heads per key head.
+        Query heads per key head; all heads where they read the same latents.
     width : int
         Width of a head.
     window : bool
@@ -90,7 +96,8 @@ def attention_model(
     phase = "decode" if decode else "prefill"
     narrow = "-fp8" if format_bits[0] <= 8 else "-kv8" if format_bits[1] <= 8 else ""
     if form:
-        for name in (f"{phase}{narrow}-{form}", f"{phase}-{form}"):
+        own = ["-single"] if group < 2.0 else [f"-{n}" for n in LATENT_HEADS if group >= n]
+        for name in (f"{phase}{bits}-{form}{heads}" for bits in (narrow, "") for heads in (*own, "")):
             if name in kernels:
                 return kernels[name]
     if group < SINGLE_BELOW.get(stack, 2.0):
@@ -250,7 +257,8 @@ def _choose(
     if decode or (decode is False and stack in PROMPT_KERNELS):
         single = np.full(len(rows), decode)
     group = np.digitize(rows[:, A.GROUP], _GROUPS)
-    group = np.where(form == 2.0, 2, group)  # all heads are rows of one product, in every stack
+    latents = np.digitize(rows[:, A.GROUP], (1.5, 3.5, *sorted(LATENT_HEADS)))
+    group = np.where(form == 2.0, latents, group)
     few = is_few(rows[:, A.BATCH] * rows[:, A.KV_HEADS], rows[:, A.KEYS], device.sm.count) & single
     few &= form == 0.0
     kind = form * 64 + few * 32 + group * 4 + single * 2 + (rows[:, A.WINDOW] > 0)
@@ -263,7 +271,7 @@ def _choose(
             stack,
             decode=bool(kind & 2),
             format_bits=bits,
-            group=(1.0, 2.0, 8.0, MANY_HEADS, inf)[kind % 32 // 4],
+            group=(_LATENT_GROUP if kind >= 128 else _GROUP)[kind % 32 // 4],
             width=width,
             window=bool(kind & 1),
             few=bool(kind & 32),

@@ -106,7 +106,15 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
         tile = min(largest, max(p[A.SMALLEST_TILE], 2.0 ** math.ceil(math.log2(rows_each))))
         tiles = math.ceil(rows_each / tile)
         # A step loads a fixed number of bytes, so wide heads take fewer keys.
-        block = p[A.STEP_KEYS] * min(1.0, max(64.0, 2.0 ** math.floor(math.log2(32768.0 / wide))) / 128.0)
+        narrow = min(1.0, max(64.0, 2.0 ** math.floor(math.log2(32768.0 / wide))) / 128.0)
+        slots, grid = p[A.RESIDENT], units * tiles
+        if p[A.STREAMS] > 0.0:
+            # Four blocks of 256 threads fill an SM, or one of 1024; lanes take powers of two of a key.
+            share = 2.0 ** math.floor(math.log2(min(4.0, math.ceil(4.0 * sms / grid))))
+            padded = 2.0 ** math.ceil(math.log2(wide))
+            narrow = share * 256.0 / padded * (1.0 if padded == wide else 0.5)
+            slots = 4.0 / share
+        block = p[A.STEP_KEYS] * narrow
         window = r[A.WINDOW] * p[A.SKIPS]
         mean, longest = steps_of_tiles(
             tiles,
@@ -118,12 +126,16 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
             block,
             p[A.EDGE],
         )
-        grid = units * tiles
         split = 1.0
         if p[A.SPLIT_FILL] > 0.0:
-            split = math.floor(p[A.SPLIT_FILL] * sms / grid)
             counted = r[A.KEYS] if p[A.HISTORY] > 0.0 else longest * block
-            split = max(1.0, min(split, math.floor(counted / p[A.SPLIT_KEYS]), p[A.MOST_SPLITS]))
+            split = min(math.floor(p[A.SPLIT_FILL] * sms / grid), math.floor(counted / p[A.SPLIT_KEYS]))
+            if p[A.STREAMS] > 0.0:
+                if p[A.HISTORY] == 0.0 and window > 0.0:
+                    counted = window
+                counted = math.floor(min(counted, r[A.KEYS]) / block) + 1.0
+                split = min(math.ceil(p[A.SPLIT_FILL] * sms / grid), counted)
+            split = max(1.0, min(split, p[A.MOST_SPLITS]))
         blocks = grid * split
         own = max(1.0, mean / split)
         last = max(1.0, longest / split)
@@ -134,13 +146,16 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
         port = bytes_step / p[A.PORT]
         work = max(tensor, softmax) + (1.0 - p[A.HIDDEN]) * min(tensor, softmax)
         peak = 2.0 * tile * block * wide / r[A.RATE]
-        work = max(work * at_width(p, A.STEP_64, wide), peak, port)
+        slower = at_width(p, A.STEP_64, wide)
+        work = max(work * slower, peak, port)
         pace = work + p[A.STEP_CYCLES]
+        if p[A.STREAMS] > 0.0:  # eight loads of a lane are in flight: fewer keys than a load each take less
+            pace = work + p[A.STEP_CYCLES] * slower * min(1.0, 8.0 * r[A.KEYS] / block)
         start = p[A.BLOCK_CYCLES] * at_width(p, A.BLOCK_64, wide)
         queue = blocks / sms
         whole = p[A.ROUNDING] * math.ceil(queue) + (1.0 - p[A.ROUNDING]) * max(1.0, queue)
         busy = whole * own * work
-        rounds = queue / p[A.RESIDENT]
+        rounds = queue / slots
         rounds = p[A.ROUNDING] * math.ceil(rounds) + (1.0 - p[A.ROUNDING]) * max(1.0, rounds)
         wait = max(rounds * (own * pace + start), last * pace + start)
         busy = max(busy, last * work)
@@ -165,13 +180,14 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
         fixed += r[A.BATCH] * p[A.TOKEN_S] * r[A.QUERIES]
         if r[A.BATCH] <= p[A.SEQUENCES]:
             fixed += p[A.SEQUENCE_S] * r[A.BATCH]
-        partial = 0.0
+        merged_s = 0.0
         if p[A.PACKED] > 0.0 and group > 1.0 and r[A.BATCH] > 1.0 and r[A.KV_HEADS] > 1.0:
             fixed += p[A.REPACK_S]
         if split > 1.0:
             partial = 8.0 * split * r[A.BATCH] * r[A.KV_HEADS] * group * r[A.QUERIES] * r[A.VALUE_WIDTH]
             l2_bytes += partial
-            fixed += p[A.MERGE_S] + partial / l2_rate
+            merged_s = partial / (l2_rate * p[A.MERGE_SHARE])
+            fixed += p[A.MERGE_S] + merged_s
         out[i, R.OUT_BODY] = body
         out[i, R.OUT_FIXED] = fixed
         out[i, R.OUT_COMPUTE] = main
@@ -189,7 +205,7 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
             o[R.STALL_L2] += on_chip
         elif wait > busy:  # steps and their latencies, with blocks spread evenly; the rest is the last wave
             each = own * pace + start
-            even = min(wait, max(1.0, queue / p[A.RESIDENT]) * each)
+            even = min(wait, max(1.0, queue / slots) * each)
             o[resource] += on_chip * even / wait * own * work / each
             o[R.STALL_LATENCY] += on_chip * even / wait * (1.0 - own * work / each)
             o[R.STALL_TAIL] += on_chip * (1.0 - even / wait)
@@ -199,8 +215,8 @@ def cost_attention(rows, d, c, out):  # type: ignore[no-untyped-def]
             o[R.STALL_TAIL] += on_chip * (1.0 - even / busy)
         # The small kernels around: what they move, merging, and their launches.
         o[R.STALL_DRAM] += fresh * miss_q / dram_rate
-        o[R.STALL_L2] += fresh * (1.0 - miss_q) / l2_rate + partial / l2_rate
+        o[R.STALL_L2] += fresh * (1.0 - miss_q) / l2_rate + merged_s
         merge_s = p[A.MERGE_S] if split > 1.0 else 0.0
         o[R.STALL_LATENCY] += merge_s
-        moved_s = fresh * (miss_q / dram_rate + (1.0 - miss_q) / l2_rate) + partial / l2_rate
+        moved_s = fresh * (miss_q / dram_rate + (1.0 - miss_q) / l2_rate) + merged_s
         o[R.STALL_LAUNCH] += fixed - moved_s - merge_s

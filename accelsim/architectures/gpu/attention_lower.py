@@ -73,7 +73,7 @@ def attention_constants(kernel: Kernel, device: Any, stack: str) -> AttentionMod
         stack,
         decode=decode,
         format_bits=(float(query.precision.bits), float(keys.precision.bits)),
-        group=8.0 if latent else query.shape[1] / keys.shape[1],  # latents: all heads are rows
+        group=query.shape[1] / (1 if latent else keys.shape[1]),
         width=query.shape[3],
         window=kernel.anchor.attribute("window") is not None,
         form=form,

@@ -70,11 +70,22 @@ def twin(model, device, shape, distance, rate, clock):
     )
     largest = model.narrow_tile if width <= 64 else model.tile
     tile = min(largest, max(model.smallest_tile, 2.0 ** ceil(log2(rows))))
-    block = model.step_keys * min(1.0, max(64.0, 2.0 ** floor(log2(16384 / width))) / 128)
-    mean, most = visited(model, tile, per_token, block, queries, keys, causal, window * model.skips)
     grid = units * ceil(rows / tile)
+    narrow = min(1.0, max(64.0, 2.0 ** floor(log2(16384 / width))) / 128)
+    slots = model.resident
+    if model.streams:
+        threads = 256 * max(t for t in (1, 2, 4) if t <= ceil(4 * sm.count / grid))
+        slots = 1024 / threads
+        narrow = 128 / 2 ** ceil(log2(width)) * threads / 256
+        if log2(width) % 1:
+            narrow /= 2
+    block = model.step_keys * narrow
+    mean, most = visited(model, tile, per_token, block, queries, keys, causal, window * model.skips)
     split = 1.0
-    if model.split_fill:
+    if model.streams:
+        seen = keys if model.history or not window * model.skips else min(keys, window)
+        split = max(1.0, min(ceil(model.split_fill * sm.count / grid), seen // block + 1, model.most_splits))
+    elif model.split_fill:
         room = floor(model.split_fill * sm.count / grid)
         counted = keys if model.history else most * block
         split = max(1.0, min(room, floor(counted / model.split_keys), model.most_splits))
@@ -84,7 +95,8 @@ def twin(model, device, shape, distance, rate, clock):
     tensor = products / model.efficiency
     load = block * 2 * width * 2
     work = max(tensor, softmax) + (1 - model.hidden) * min(tensor, softmax)
-    work *= at_width(width, model.step_64, model.step_192, model.step_256, model.step_512)
+    slower = at_width(width, model.step_64, model.step_192, model.step_256, model.step_512)
+    work *= slower
     work = max(work, products, load / model.l2_bytes_per_clock)
     start = model.block_cycles * at_width(
         width, model.block_64, model.block_192, model.block_256, model.block_512
@@ -94,8 +106,10 @@ def twin(model, device, shape, distance, rate, clock):
         return model.rounding * ceil(queue) + (1 - model.rounding) * max(1.0, queue)
 
     pace = work + model.step_cycles
+    if model.streams:
+        pace = work + model.step_cycles * slower * min(1.0, 8 * keys / block)
     busy = max(rounds(blocks / sm.count) * own * work, last * work)
-    wait = max(rounds(blocks / sm.count / model.resident) * (own * pace + start), last * pace + start)
+    wait = max(rounds(blocks / sm.count / slots) * (own * pace + start), last * pace + start)
     l2_rate = l2.bandwidth_bytes_per_s * model.l2_efficiency
     main = max(busy / clock, wait / clock, blocks * own * load / l2_rate)
     main *= 1 + (1 / model.sustained - 1) * main / (main + 5e-3)
@@ -112,7 +126,7 @@ def twin(model, device, shape, distance, rate, clock):
     if model.packed and group > 1 and batch > 1 and shared > 1:
         fixed += model.repack_s
     if split > 1:
-        fixed += model.merge_s + 8 * split * tokens * heads * width / l2_rate
+        fixed += model.merge_s + 8 * split * tokens * heads * width / (l2_rate * model.merge_share)
     return body, fixed
 
 
