@@ -153,7 +153,7 @@ ROW_WISE = CONFIG.replace("SparsitySupport = false", "SparsitySupport = true").r
         ("BlockSize = 8", "BlockSize = 1", "cannot use a block of 1 on 16 rows"),
         ("BlockSize = 8", "BlockSize = 5", "cannot use a block of 5 on 16 rows"),
         ("BlockSize = 8", "BlockSize = 32", "cannot use a block of 32 on 16 rows"),
-        ("FilterOffset = 10000000", "FilterOffset = 0", "needs a filter offset above 0"),
+        ("FilterOffset = 10000000", "FilterOffset = 0", "sparse filters need an offset above 0"),
         ("Seed = 40", "Seed = -1", "'-1' is not a whole number below"),
     ],
 )

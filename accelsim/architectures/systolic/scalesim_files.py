@@ -174,7 +174,14 @@ def read_config(path: Path) -> ScaleSimConfig:
     dataflow = chip.choice("Dataflow", DATAFLOWS)
     if sparsity.flag("SparsitySupport"):
         sparse = sparsity.choice("SparseRep", SPARSE_FORMATS)
-        if sparsity.flag("OptimizedMapping"):
+        row_wise = sparsity.flag("OptimizedMapping")
+        if (bounded or row_wise) and chip.text("FilterOffset") == "0":
+            raise ConfigError(
+                "sparse filters need an offset above 0",
+                f"{chip.where} FilterOffset",
+                "the tool takes address 0 for a zero weight",
+            )
+        if row_wise:
             block, seed = _row_wise(sparsity, chip, rows, dataflow)
     return ScaleSimConfig(
         general.text("run_name"),
@@ -229,12 +236,6 @@ def _row_wise(sparsity: _Section, chip: _Section, rows: int, dataflow: str) -> t
             f"the tool cannot use a block of {block} on {rows} rows",
             where,
             "take 2 or more, at most the rows, that divides twice the rows",
-        )
-    if chip.text("FilterOffset") == "0":
-        raise ConfigError(
-            "row-wise sparsity needs a filter offset above 0",
-            f"{chip.where} FilterOffset",
-            "the tool takes address 0 for a zero weight",
         )
     seed = sparsity.text("RandomNumberGeneratorSeed")
     if not seed.isdigit() or int(seed) >= 2**32:

@@ -72,7 +72,9 @@ def _layout(r: random.Random, values: dict[str, object]) -> list[int]:
     left, right = x * y * c * r.choice([1, 1, 2]) + r.choice([0, 0, 3]), k * c * kr * ks
     sides = r.choice([(True, True), (True, False), (False, True)])
     values.update(mode="USER", lefts=sides[0], rights=sides[1], left=left, right=right)
-    values.update(offset=r.choice([0, 10**7, r.randint(1, 10**6)]) if values["rowwise"] == "false" else 10**7)
+    values["offset"] = r.choice([0, 10**7, r.randint(1, 10**6)])
+    if values["sparse"] == "true" and not values["offset"]:
+        values["offset"] = 1  # refused at 0, where the tool takes a weight for a zero
     for side, width in (("left", left), ("right", right)):
         values[side + "n"] = r.choice([d for d in range(1, width + 1) if width % d == 0])
         values[side + "p"] = r.randint(1, 3)
