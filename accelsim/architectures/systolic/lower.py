@@ -47,20 +47,27 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         a sum do not fit. ``link``: a collective on a device without a link.
     """
     best = _at_once(graph, device, options)
-    if options.cold or options.fidelity == "analytic":
+    if options.cold or graph.batch == 1:
         return best
-    ends = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
+    rank = _least if options.fidelity == "analytic" else _worth
     kept = WEIGHT_SHARES[-1] * device.sram.capacity_bytes if device.sram.keeps_weights else 0.0
     streamed = max(0.0, graph.weight_bytes - kept)
-    spare = _worth(best)[1] - streamed - ends
+    ends = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
+    spare = rank(best)[-1] - streamed - ends
     halves = [2**i for i in range(1, graph.batch.bit_length()) if graph.batch % 2**i == 0]
     for count in dict.fromkeys([*halves, graph.batch]):
         # Each turn reads the weights again: no use where that is more than what else crosses.
-        if count > 1 and (count - 1) * streamed < spare:
+        if (count - 1) * streamed < spare:
             part = _turns(graph, device, options, count)
-            if part is not None and _worth(part) < _worth(best):
+            if part is not None and rank(part) < rank(best):
                 best = part
     return best
+
+
+def _least(program: Program) -> tuple[float, ...]:
+    """Bytes that must cross the memory interface in a run."""
+    work: Totals = program.parameters["totals"]
+    return (float((work.bytes_dram * work.repeats).sum()),)
 
 
 def _turns(graph: Graph, device: SystolicDevice, options: Options, count: int) -> Program | None:
@@ -117,9 +124,7 @@ def _at_once(graph: Graph, device: SystolicDevice, options: Options) -> Program:
     sliced = [_in_bands(p, ready, room, shared) for p in whole] if device.sram.bands else []
     if options.fidelity == "analytic":
         # Whatever the plan, no more than this can stay.
-        return min(
-            [*whole, *sliced], key=lambda program: float(program.parameters["totals"].bytes_dram.sum())
-        )
+        return min([*whole, *sliced], key=_least)
     # What stays takes room from tiles: keep it only where that pays.
     best = warm[0] if len(warm) == 1 and _tiles_free(warm[0]) else min(whole, key=_worth)
     return (
@@ -249,7 +254,7 @@ def _tiles_free(program: Program) -> bool:
     return extra_bytes(program) == 0.0
 
 
-def _worth(program: Program) -> tuple[float, float]:
+def _worth(program: Program) -> tuple[float, ...]:
     """Seconds of a run; between equals, traffic decides [B]."""
     # numba is imported by the kernels: only runs that need them pay for it.
     from accelsim.architectures.systolic.cost import worth

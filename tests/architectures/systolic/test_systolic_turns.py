@@ -34,6 +34,8 @@ def test_a_batch_is_never_slower_than_its_items(workload: str, device: str, batc
     many: Any = simulate(graph, device, batch=batch, precision="int8")
     assert many.summary["latency_s"] <= batch * one.summary["latency_s"] * (1 + 1e-9)
     assert many.summary["latency_s"] >= one.summary["latency_s"]
+    bound: Any = simulate(graph, device, batch=batch, precision="int8", fidelity="analytic")
+    assert bound.summary["latency_s"] <= many.summary["latency_s"]
 
 
 def test_turns_move_activations_once_and_weights_every_turn() -> None:
