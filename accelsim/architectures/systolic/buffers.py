@@ -278,8 +278,9 @@ def _read_row(
     offset, asked = 1, False
     banked = len(banks) > 0
     block = layer[BLOCK] if pattern == STREAM else 0
-    state[ASKED] += 1
-    lines[:] = 0
+    if banked:
+        state[ASKED] += 1
+        lines[:] = 0
     for x in range(low, high + 1):
         outer, product = place(block, a, b, c, d, x)
         at = address(operand, extent, outer, product)
