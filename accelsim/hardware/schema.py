@@ -249,6 +249,9 @@ class Scratchpad(Section):
     filter_bytes: Bytes | None = Field(default=None, alias="filter")
     ofmap_bytes: Bytes | None = Field(default=None, alias="ofmap")
     bandwidth_bytes_per_s: BytesPerSecond | None = Field(default=None, alias="bandwidth")
+    window_bytes: Bytes | None = Field(default=None, alias="window")
+    """Where transfers do not overlap: operands that must be there before the arrays start; the rest streams
+    behind them. All of them by default."""
     keeps_weights: bool = False
     """Weights that fit beside the largest activations stay from one run to the next."""
     bands: bool = False

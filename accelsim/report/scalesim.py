@@ -45,7 +45,7 @@ def scalesim_run(
     config, topology : str or Path
         The tool's ``.cfg`` and ``.csv`` files.
     layout : str or Path, optional
-        Its layout file, which the default layouts do not read.
+        Its layout file; custom layouts with bounded bandwidth use its first row.
     out : str or Path
         Folder; reports go into a folder in it that is named after the run.
     gemm : bool, optional
@@ -62,14 +62,13 @@ def scalesim_run(
     AccelsimError
         A file cannot be read, is malformed or asks for what is not modelled.
     """
-    from accelsim.architectures.systolic.scalesim_files import check_layout, read_config, read_topology
+    from accelsim.architectures.systolic.scalesim_files import layout_of, read_config, read_topology
     from accelsim.architectures.systolic.scalesim_run import run
 
     settings = read_config(Path(config))
     layers = read_topology(Path(topology), gemm)
-    if layout is not None:
-        check_layout(Path(layout), len(layers))
-    reports = run(settings, layers)
+    order = layout_of(None if layout is None else Path(layout), settings)
+    reports = run(settings, layers, order)
     folder = Path(out) / settings.run_name
     try:
         folder.mkdir(parents=True, exist_ok=True)

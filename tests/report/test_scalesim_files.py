@@ -102,7 +102,12 @@ def test_sparsity_writes_its_report(files) -> None:
         ("ArrayHeight = 16", "ArrayHeight = 1.5", "ArrayHeight: '1.5' is not a whole number"),
         ("Dataflow = ws", "Dataflow = rs", "Dataflow: 'rs' is not valid; did you mean"),
         ("UseRamulatorTrace = False", "UseRamulatorTrace = True", "Ramulator traces are not modelled"),
-        ("IfmapCustomLayout = False", "IfmapCustomLayout = True", "custom layout"),
+        (
+            "IfmapCustomLayout = False",
+            "IfmapCustomLayout = True",
+            r"\[layout\]: 'IfmapSRAMBankPort' is missing",
+        ),
+        ("FilterCustomLayout = False", "FilterCustomLayout = True\nFilterSRAMBankPort = 1", "has no file"),
         ("IfmapSRAMBankNum = 1", "IfmapSRAMBankNum = 3", "3 banks do not divide a bandwidth of 4"),
         ("InterfaceBandwidth = USER", "InterfaceBandwidth = FAST", "'FAST' is not valid"),
         ("[general]", "general", "not a configuration file"),
@@ -148,7 +153,7 @@ ROW_WISE = CONFIG.replace("SparsitySupport = false", "SparsitySupport = true").r
         ("BlockSize = 8", "BlockSize = 1", "cannot use a block of 1 on 16 rows"),
         ("BlockSize = 8", "BlockSize = 5", "cannot use a block of 5 on 16 rows"),
         ("BlockSize = 8", "BlockSize = 32", "cannot use a block of 32 on 16 rows"),
-        ("FilterOffset = 10000000", "FilterOffset = 0", "needs a filter offset above 0"),
+        ("FilterOffset = 10000000", "FilterOffset = 0", "sparse filters need an offset above 0"),
         ("Seed = 40", "Seed = -1", "'-1' is not a whole number below"),
     ],
 )
@@ -156,3 +161,55 @@ def test_row_wise_sparsity_that_the_tool_cannot_run(files, old: str, new: str, w
     assert old in ROW_WISE
     with pytest.raises(ConfigError, match=words):
         files(ROW_WISE.replace(old, new))
+
+
+CUSTOM = CONFIG.replace(
+    "IfmapCustomLayout = False", "IfmapCustomLayout = True\nIfmapSRAMBankPort = 1"
+).replace("FilterCustomLayout = False", "FilterCustomLayout = True\nFilterSRAMBankPort = 1")
+LAYOUT = "header\nConv1, 2, 1, 1, 1, 2, 2, 3, 4, 5, 0, 1, 2, 4, 5, 6, 7, 0, 1, 2, 3,\n"
+
+
+def _with_layout(folder: Path, config: str, layout: str) -> dict[str, Path]:
+    (folder / "c.cfg").write_text(config)
+    (folder / "t.csv").write_text(CONV)
+    (folder / "l.csv").write_text(layout)
+    return scalesim_run(folder / "c.cfg", folder / "t.csv", folder / "l.csv", folder / "out")
+
+
+def test_more_ports_and_banks_never_stall_longer(tmp_path: Path) -> None:
+    """Conflicts are what a layout adds: a port per line of a row leaves none."""
+    stalls = []
+    for ports in (1, 2, 4, 16):
+        text = CUSTOM.replace("BankPort = 1", f"BankPort = {ports}")
+        rows = _with_layout(tmp_path, text, LAYOUT)["COMPUTE_REPORT"].read_text().splitlines()
+        stalls.append(int(rows[1].split(", ")[3]))
+    assert stalls == sorted(stalls, reverse=True)
+    assert stalls[0] > stalls[-1]
+
+
+@pytest.mark.parametrize(
+    ("config", "layout", "words"),
+    [
+        (CUSTOM.replace("IfmapOffset = 0", "IfmapOffset = 8"), LAYOUT, "needs an offset of 0"),
+        (CUSTOM.replace("FilterOffset = 10000000", "FilterOffset = x"), LAYOUT, "'x' is not a whole number"),
+        (CUSTOM, "header\n", "the file has no layers"),
+        (CUSTOM, LAYOUT.replace(" 3,\n", " 3\n"), "l.csv:2: 19 numbers, expected 20"),
+        (CUSTOM, LAYOUT.replace(" 1, 1, 2,", " 1, x, 2,", 1), "l.csv:2: a cell is not a whole number"),
+        (CUSTOM, LAYOUT.replace("3, 4, 5, 0", "3, 4, 4, 0"), "orders of inputs do not name each of 6 axes"),
+        (CUSTOM, LAYOUT.replace("1, 2, 3,\n", "1, 2, 9,\n"), "orders of filters do not name each of 8 axes"),
+        (
+            CUSTOM,
+            LAYOUT.replace("Conv1, 2", "Conv1, 4"),
+            "a block of inputs has 8 words, a line of the buffer 4",
+        ),
+        (CUSTOM, LAYOUT.replace("Conv1, 2", "Conv1, 0"), "a block of inputs has a side of 0"),
+        (
+            CUSTOM,
+            LAYOUT.replace("2, 2, 3", "2, 1, 3"),
+            "a block of filters has 2 words, a line of the buffer 4",
+        ),
+    ],
+)
+def test_bad_layouts_say_where(tmp_path: Path, config: str, layout: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _with_layout(tmp_path, config, layout)

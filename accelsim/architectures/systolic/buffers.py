@@ -24,7 +24,6 @@ from accelsim.architectures.systolic.demand import (
     outputs_before,
     place,
     prefetch_order,
-    prefetch_shape,
 )
 
 # State of the output buffer.
@@ -190,8 +189,13 @@ def unbounded_reads(pattern: int, layer: Any, operand: Any, extent: Any, ids: in
 
 
 @njit(cache=True)
-def _sets(order: Any, ids: int, per_set: int) -> tuple[Any, Any, int]:
-    """Which sets of the prefetch stream hold an address: ``sets[starts[a]:starts[a + 1]]``."""
+def sets_of(
+    pattern: int, layer: Any, operand: Any, extent: Any, ids: int, per_set: int
+) -> tuple[Any, Any, int]:
+    """Which sets of the prefetch stream hold an address, ``sets[starts[a]:starts[a + 1]]``, and how many
+    sets there are.
+    """
+    order = prefetch_order(pattern, layer, operand, extent)
     starts = np.zeros(ids + 1, np.int64)
     latest = np.full(ids, -1, np.int32)
     for q in range(len(order)):
@@ -213,60 +217,85 @@ def _sets(order: Any, ids: int, per_set: int) -> tuple[Any, Any, int]:
 
 
 # State of a bounded read buffer.
-START, HELD, STEP, COUNT, END, LINE, READS, FIRST, LAST, LEAD = range(10)
+START, HELD, STEP, COUNT, END, LINE, READS, FIRST, LAST, LEAD, READ_WIDTH, PORTS, ASKED = range(13)
 
 
 @njit(cache=True)
-def _new_read_buffer(pattern: int, layer: Any, size: int, width: int, count: int) -> Any:
-    """A window of `HELD` sets of the stream; a prefetch moves it by `STEP` sets and takes `LINE` cycles."""
-    state = np.zeros(10, np.int64)
+def new_read_buffer(size: int, width: int, per_set: int, count: int, stream: int, ports: int) -> Any:
+    """A window of `HELD` sets of a stream; a prefetch moves it by `STEP` sets and takes `LINE` cycles.
+
+    `count` sets of `per_set` words make the stream, whose length counts padding too.
+    """
+    state = np.zeros(13, np.int64)
     active = size - size // 2
-    per_set = -(-size // 100)
-    height, breadth = prefetch_shape(pattern, layer)
     state[COUNT] = count
     state[HELD] = min(-(-active // per_set), count)
     state[STEP] = min(count - state[HELD], -(-(size - active) // per_set))
     state[LINE] = -(-(size - active) // width)
-    state[LEAD] = min(-(-active // width), -(-(height * breadth) // width))
+    state[LEAD] = min(-(-active // width), -(-stream // width))
     state[END] = -1
     state[READS] = width * state[LEAD]
+    state[READ_WIDTH], state[PORTS] = width, ports
     state[FIRST] = state[LAST] = -1
     return state
 
 
 @njit(cache=True)
+def _fetch(state: Any, starts: Any, sets: Any, at: int, now: int, twice: bool) -> int:
+    """Prefetch until the window holds an address; returns the stall, which counts `twice` where it is late
+    (and then is negative where it is early).
+    """
+    offset, count = 0, state[COUNT]
+    while True:
+        for i in range(starts[at], starts[at + 1]):
+            behind = sets[i] - state[START]
+            if behind < 0:
+                behind += count
+            if behind < state[HELD]:
+                return offset
+        state[START] = (state[START] + state[STEP]) % count
+        state[END] += state[LINE] + 1
+        state[READS] += state[LINE] * state[READ_WIDTH]
+        late = state[END] - (now + offset)
+        if twice or late > 0:
+            offset += late
+        if twice and late > 0:
+            offset += late
+
+
+@njit(cache=True)
 def _read_row(
-    state: Any, starts: Any, sets: Any, width: int, pattern: int, layer: Any,
+    state: Any, starts: Any, sets: Any, banks: Any, stamps: Any, lines: Any, pattern: int, layer: Any,
     operand: Any, extent: Any, fr: int, fc: int, j: int, now: int,
 ) -> int:  # fmt: skip
-    """Serve one row of requests; returns its stall, which can be negative."""
+    """Serve one row of requests; returns its stall, which can be negative.
+
+    With a custom layout (`banks` is not empty) a bank serves as many lines a cycle as it has ports, and the
+    row waits for the bank of which it wants the most lines. `stamps` has the row in which a line of a bank
+    was last asked for, `lines` the lines of each bank.
+    """
     low, high, a, b, c, d = lanes(pattern, layer, fr, fc, j)
-    offset, count, asked = 1, state[COUNT], False
+    offset, asked = 1, False
+    banked = len(banks) > 0
     block = layer[BLOCK] if pattern == STREAM else 0
+    if banked:
+        state[ASKED] += 1
+        lines[:] = 0
     for x in range(low, high + 1):
         outer, product = place(block, a, b, c, d, x)
         at = address(operand, extent, outer, product)
         if at < 0:
             continue
         asked = True
-        while True:
-            hit = False
-            for i in range(starts[at], starts[at + 1]):
-                behind = sets[i] - state[START]
-                if behind < 0:
-                    behind += count
-                if behind < state[HELD]:
-                    hit = True
-                    break
-            if hit:
-                break
-            state[START] = (state[START] + state[STEP]) % count
-            state[END] += state[LINE] + 1
-            state[READS] += state[LINE] * width
-            late = state[END] - (now + offset)
-            offset += late
-            if late > 0:
-                offset += late
+        offset += _fetch(state, starts, sets, at, now + offset, not banked)
+        if banked:
+            line = sets[at] * len(lines) + banks[at]
+            if stamps[line] != state[ASKED]:
+                stamps[line] = state[ASKED]
+                lines[banks[at]] += 1
+    if banked:
+        # A row without requests saves a cycle: no line over the ports, less one.
+        offset += -(-lines.max() // state[PORTS]) - 1
     if asked:
         state[LAST] = now + offset
         if state[FIRST] < 0:
@@ -277,19 +306,19 @@ def _read_row(
 @njit(cache=True)
 def bounded(
     layer: Any,
-    left_pattern: int, left: Any, left_extent: Any, left_ids: int, left_size: int, left_width: int,
-    right_pattern: int, right: Any, right_extent: Any, right_ids: int, right_size: int, right_width: int,
+    left_pattern: int, left: Any, left_extent: Any, left_starts: Any, left_sets: Any, left_banks: Any,
+    left_state: Any,
+    right_pattern: int, right: Any, right_extent: Any, right_starts: Any, right_sets: Any, right_banks: Any,
+    right_state: Any,
     out_size: int, out_width: int,
 ) -> tuple[Any, int, int]:  # fmt: skip
     """A layer with bounded bandwidth: a table of start, stop and count (inputs, filters, outputs), cycles and
-    stalls.
+    stalls. `left_banks` and `right_banks` are empty but for custom layouts.
     """
-    order = prefetch_order(left_pattern, layer, left, left_extent)
-    left_starts, left_sets, count = _sets(order, left_ids, -(-left_size // 100))
-    left_state = _new_read_buffer(left_pattern, layer, left_size, left_width, count)
-    order = prefetch_order(right_pattern, layer, right, right_extent)
-    right_starts, right_sets, count = _sets(order, right_ids, -(-right_size // 100))
-    right_state = _new_read_buffer(right_pattern, layer, right_size, right_width, count)
+    left_lines = np.zeros(1 + (left_banks.max() if len(left_banks) else 0), np.int64)
+    left_stamps = np.zeros(len(left_lines) * left_state[COUNT], np.int64)
+    right_lines = np.zeros(1 + (right_banks.max() if len(right_banks) else 0), np.int64)
+    right_stamps = np.zeros(len(right_lines) * right_state[COUNT], np.int64)
     state = new_output_buffer(out_size, out_width)
     gaps = np.empty((64, 2), np.int64)
     cycles, fold_rows = layer[FOLD_CYCLES], layer[FOLD_ROWS]
@@ -299,12 +328,12 @@ def bounded(
         for j in range(cycles):
             now = fold * cycles + j + stall
             slow = _read_row(
-                left_state, left_starts, left_sets, left_width, left_pattern, layer, left, left_extent,
-                fr, fc, j, now,
+                left_state, left_starts, left_sets, left_banks, left_stamps, left_lines,
+                left_pattern, layer, left, left_extent, fr, fc, j, now,
             )  # fmt: skip
             other = _read_row(
-                right_state, right_starts, right_sets, right_width, right_pattern, layer, right, right_extent,
-                fr, fc, j, now,
+                right_state, right_starts, right_sets, right_banks, right_stamps, right_lines,
+                right_pattern, layer, right, right_extent, fr, fc, j, now,
             )  # fmt: skip
             slow = max(slow, other)
             state[NOW] = now

@@ -136,8 +136,8 @@ class Parts:
     dram_bytes, sram_bytes : array of float
     sum_bytes : array of float
         Part of `sram_bytes` that is partial sums.
-    apart : bool
-        Transfers wait for the arrays and the arrays for them.
+    ahead : array of float
+        Cycles of the transfers that the arrays wait for, before them or after (`_ahead`).
     """
 
     array: Any
@@ -150,7 +150,7 @@ class Parts:
     dram_bytes: Any
     sram_bytes: Any
     sum_bytes: Any
-    apart: bool
+    ahead: Any
 
     @cached_property
     def compute(self) -> Any:
@@ -163,12 +163,13 @@ class Parts:
     @property
     def exposed(self) -> Any:
         """Cycles that nothing hides."""
-        return self.overhead + np.minimum(self.compute, self.traffic) if self.apart else self.overhead
+        return self.cycles - np.maximum(self.compute, self.traffic)
 
     @cached_property
     def cycles(self) -> Any:
         """Cycles of one execution."""
-        return np.maximum(self.compute, self.traffic) + self.exposed
+        ahead = np.minimum(self.ahead, self.traffic)
+        return np.maximum(self.compute, self.traffic - ahead) + ahead + self.overhead
 
 
 def _stored_weights(nests: Nests, device: SystolicDevice) -> Any:
@@ -225,9 +226,25 @@ def parts_of(program: Program) -> tuple[Parts, Any, Any]:
         dram_bytes=dram_bytes,
         sram_bytes=dram_bytes + np.where(array > 0, ports + sums, work.bytes_compulsory),
         sum_bytes=sums,
-        apart=not device.transfers_overlap,
+        ahead=_ahead(device, nests, dram_bytes) / _sustained(device) * clock,
     )
     return parts, fold, tile
+
+
+def _ahead(device: SystolicDevice, nests: Nests, moved: Any) -> Any:
+    """Bytes of each kernel that no computation hides, of those that it moves.
+
+    None where transfers overlap, for the kernels before and after hide them. Otherwise all, or where the
+    device has a window: operands until it is full (the rest streams behind the arrays), then the results.
+    """
+    if device.transfers_overlap:
+        return np.zeros_like(moved)
+    window = device.sram.window_bytes
+    if window is None:
+        return np.full_like(moved, np.inf)
+    results = np.bincount(nests.kernel, nests.results * nests.output_width * nests.turns, len(moved))
+    results = np.minimum(results, moved)
+    return results + np.minimum(moved - results, window)
 
 
 def _host(program: Program) -> Any:

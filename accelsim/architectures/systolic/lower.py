@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import isnan
 
@@ -21,6 +21,7 @@ from accelsim.architectures.systolic.nests import (
     totals,
 )
 from accelsim.architectures.systolic.residency import WEIGHT_SHARES, Residency, Usage, nothing, plan, usage
+from accelsim.core.errors import AccelsimError
 from accelsim.core.outcome import InfeasibleError
 from accelsim.core.precision import PRECISIONS, Precision
 from accelsim.core.sparsity import split_pattern
@@ -37,7 +38,7 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
 
     Matrix operators run on the arrays with the elementwise work that follows them, everything else on the
     vector unit, as memory copies or on the link. Kernels run in dependency order; units work at the same time
-    where the graph lets them.
+    where the graph lets them. A batch whose activations do not stay on chip may run in turns of fewer items.
 
     Raises
     ------
@@ -45,6 +46,47 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
         ``precision``: a product in a format that the arrays lack. ``sram``: one element of each operand and
         a sum do not fit. ``link``: a collective on a device without a link.
     """
+    best = _at_once(graph, device, options)
+    if options.cold or graph.batch == 1:
+        return best
+    rank = _least if options.fidelity == "analytic" else _worth
+    kept = WEIGHT_SHARES[-1] * device.sram.capacity_bytes if device.sram.keeps_weights else 0.0
+    streamed = max(0.0, graph.weight_bytes - kept)
+    ends = sum(t.size_bytes for t in (*graph.inputs, *graph.outputs))
+    spare = rank(best)[-1] - streamed - ends
+    halves = [2**i for i in range(1, graph.batch.bit_length()) if graph.batch % 2**i == 0]
+    for count in dict.fromkeys([*halves, graph.batch]):
+        # Each turn reads the weights again: no use where that is more than what else crosses.
+        if (count - 1) * streamed < spare:
+            part = _turns(graph, device, options, count)
+            if part is not None and rank(part) < rank(best):
+                best = part
+    return best
+
+
+def _least(program: Program) -> tuple[float, ...]:
+    """Bytes that must cross the memory interface in a run."""
+    work: Totals = program.parameters["totals"]
+    return (float((work.bytes_dram * work.repeats).sum()),)
+
+
+def _turns(graph: Graph, device: SystolicDevice, options: Options, count: int) -> Program | None:
+    """The program of a batch in `count` turns, None where the graph cannot be cut."""
+    try:
+        part = graph.with_batch(graph.batch // count)
+    except AccelsimError:
+        return None
+    one = _at_once(part, device, options)
+    work: Totals = one.parameters["totals"]
+    parameters = {**one.parameters, "totals": replace(work, repeats=work.repeats * count)}
+    kernels = tuple(replace(kernel, repeat=kernel.repeat * count) for kernel in one.kernels)
+    notes = (f"the batch runs in {count} turns of {part.batch}", *one.notes)
+    held = graph.weight_bytes + graph.kv_bytes + graph.peak_activation_bytes
+    return replace(one, graph=graph, kernels=kernels, memory_bytes=held, notes=notes, parameters=parameters)
+
+
+def _at_once(graph: Graph, device: SystolicDevice, options: Options) -> Program:
+    """The program of all items together."""
     lacking = _lacking(graph, tuple(device.array.macs_per_pe))
     if lacking is not None:
         name, wanted = lacking
@@ -82,9 +124,7 @@ def lower(graph: Graph, device: SystolicDevice, options: Options) -> Program:
     sliced = [_in_bands(p, ready, room, shared) for p in whole] if device.sram.bands else []
     if options.fidelity == "analytic":
         # Whatever the plan, no more than this can stay.
-        return min(
-            [*whole, *sliced], key=lambda program: float(program.parameters["totals"].bytes_dram.sum())
-        )
+        return min([*whole, *sliced], key=_least)
     # What stays takes room from tiles: keep it only where that pays.
     best = warm[0] if len(warm) == 1 and _tiles_free(warm[0]) else min(whole, key=_worth)
     return (
@@ -214,7 +254,7 @@ def _tiles_free(program: Program) -> bool:
     return extra_bytes(program) == 0.0
 
 
-def _worth(program: Program) -> tuple[float, float]:
+def _worth(program: Program) -> tuple[float, ...]:
     """Seconds of a run; between equals, traffic decides [B]."""
     # numba is imported by the kernels: only runs that need them pay for it.
     from accelsim.architectures.systolic.cost import worth

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelsim.architectures.systolic.scalesim import DATAFLOWS
+from accelsim.architectures.systolic.scalesim_layout import BankModel, ScaleSimLayout, read_layout
 from accelsim.core.errors import ConfigError, did_you_mean
 
 SPARSE_FORMATS = ("csr", "csc", "ellpack_block")
@@ -52,6 +53,7 @@ class ScaleSimConfig:
     sparse: str
     block: int = 0
     seed: int = 0
+    layouts: tuple[BankModel | None, BankModel | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ def read_config(path: Path) -> ScaleSimConfig:
     ------
     ConfigError
         A section or key is missing, a number is not a positive whole one, or the file asks for what is not
-        modelled: custom layouts with bounded bandwidth, Ramulator traces; or the tool itself fails on it.
+        modelled (Ramulator traces), or the tool itself fails on it.
     """
     parser = configparser.RawConfigParser()
     try:
@@ -161,21 +163,7 @@ def read_config(path: Path) -> ScaleSimConfig:
             f"{path}: [run_presets] UseRamulatorTrace",
             "set it to False: bandwidth then bounds the transfers",
         )
-    if bounded:
-        for key in ("IfmapCustomLayout", "FilterCustomLayout"):
-            if layout.flag(key):
-                raise ConfigError(
-                    "bank conflicts of a custom layout are not modelled",
-                    f"{path}: [layout] {key}",
-                    "set it to False",
-                )
-        for side in ("Ifmap", "Filter"):
-            width, banks = layout.count(f"{side}SRAMBankBandwidth"), layout.count(f"{side}SRAMBankNum")
-            if width % banks:
-                raise ConfigError(
-                    f"{banks} banks do not divide a bandwidth of {width}",
-                    f"{path}: [layout] {side}SRAMBankNum",
-                )
+    layouts = (_banks("Ifmap", layout, chip), _banks("Filter", layout, chip)) if bounded else (None, None)
     rows, cols = chip.count("ArrayHeight"), chip.count("ArrayWidth")
     write_width = cols
     if bounded:
@@ -186,7 +174,14 @@ def read_config(path: Path) -> ScaleSimConfig:
     dataflow = chip.choice("Dataflow", DATAFLOWS)
     if sparsity.flag("SparsitySupport"):
         sparse = sparsity.choice("SparseRep", SPARSE_FORMATS)
-        if sparsity.flag("OptimizedMapping"):
+        row_wise = sparsity.flag("OptimizedMapping")
+        if (bounded or row_wise) and chip.text("FilterOffset") == "0":
+            raise ConfigError(
+                "sparse filters need an offset above 0",
+                f"{chip.where} FilterOffset",
+                "the tool takes address 0 for a zero weight",
+            )
+        if row_wise:
             block, seed = _row_wise(sparsity, chip, rows, dataflow)
     return ScaleSimConfig(
         general.text("run_name"),
@@ -202,7 +197,28 @@ def read_config(path: Path) -> ScaleSimConfig:
         sparse,
         block,
         seed,
+        layouts,
     )
+
+
+def _banks(side: str, layout: _Section, chip: _Section) -> BankModel | None:
+    """Banks of one operand's custom layout, None for the default one."""
+    width, banks = layout.count(f"{side}SRAMBankBandwidth"), layout.count(f"{side}SRAMBankNum")
+    where = f"{layout.where} {side}SRAMBankNum"
+    if width % banks:
+        raise ConfigError(f"{banks} banks do not divide a bandwidth of {width}", where)
+    if not layout.flag(f"{side}CustomLayout"):
+        return None
+    offset = chip.text(f"{side}Offset")
+    if not offset.isdigit():
+        raise ConfigError(f"'{offset}' is not a whole number", f"{chip.where} {side}Offset")
+    if side == "Ifmap" and int(offset):
+        raise ConfigError(
+            "a custom layout of inputs needs an offset of 0",
+            f"{chip.where} IfmapOffset",
+            "the tool leaves it out of the layout and never finds the words",
+        )
+    return BankModel(banks, layout.count(f"{side}SRAMBankPort"), int(offset))
 
 
 def _row_wise(sparsity: _Section, chip: _Section, rows: int, dataflow: str) -> tuple[int, int]:
@@ -220,12 +236,6 @@ def _row_wise(sparsity: _Section, chip: _Section, rows: int, dataflow: str) -> t
             f"the tool cannot use a block of {block} on {rows} rows",
             where,
             "take 2 or more, at most the rows, that divides twice the rows",
-        )
-    if chip.text("FilterOffset") == "0":
-        raise ConfigError(
-            "row-wise sparsity needs a filter offset above 0",
-            f"{chip.where} FilterOffset",
-            "the tool takes address 0 for a zero weight",
         )
     seed = sparsity.text("RandomNumberGeneratorSeed")
     if not seed.isdigit() or int(seed) >= 2**32:
@@ -314,11 +324,26 @@ def _ratio(text: str, where: str) -> tuple[int, int]:
     return keep, block
 
 
-def check_layout(path: Path, layers: int) -> None:
-    """Check a layout file: a name and 20 whole numbers for each layer, or for the first alone.
+def layout_of(path: Path | None, config: ScaleSimConfig) -> ScaleSimLayout | None:
+    """The layout that a configuration uses, None where it uses the default ones of both operands.
 
-    The default layouts do not read it; custom ones are refused by `read_config`.
+    Raises
+    ------
+    ConfigError
+        The file is needed and not given, or malformed.
     """
+    if not any(config.layouts):
+        if path is not None:
+            check_layout(path)
+        return None
+    if path is None:
+        raise ConfigError("the custom layout has no file", "layout", "name it with -l")
+    inputs, filters = (width if model else None for width, model in zip(config.read_widths, config.layouts))
+    return read_layout(path, _text(path), (inputs, filters))
+
+
+def check_layout(path: Path) -> None:
+    """Check a layout file that is not used: a name and whole numbers for each layer."""
     lines = _text(path).splitlines()
     found = 0
     for number, line in enumerate(lines[1:], 2):

@@ -15,6 +15,7 @@ import numpy as np
 
 from accelsim.architectures.systolic import buffers, demand, folds
 from accelsim.architectures.systolic.scalesim_files import ScaleSimConfig, ScaleSimLayer
+from accelsim.architectures.systolic.scalesim_layout import ScaleSimLayout, places
 from accelsim.core.errors import RequestError
 
 PREFETCH_WIDTH = 10
@@ -52,14 +53,19 @@ class LayerReport:
         return self.dram[2][1] - min(self.dram[0][0], self.dram[1][0])
 
 
-def run(config: ScaleSimConfig, layers: Sequence[ScaleSimLayer]) -> tuple[LayerReport, ...]:
-    """Simulate a network layer by layer, as SCALE-Sim 3.0.0 does."""
+def run(
+    config: ScaleSimConfig, layers: Sequence[ScaleSimLayer], layout: ScaleSimLayout | None = None
+) -> tuple[LayerReport, ...]:
+    """Simulate a network layer by layer, as SCALE-Sim 3.0.0 does.
+
+    `layout` is needed where the configuration has custom layouts (`scalesim_files.layout_of`).
+    """
     flow = folds.CODES[config.dataflow]
     table = np.array([_vector(config, layer, flow) for layer in layers], np.int64)
     closed, shares = folds.scalesim_table(table)
     if config.bounded:
         return tuple(
-            _bounded(config, layer, *row)
+            _bounded(config, layer, layout, *row)
             for layer, row in zip(layers, zip(table, closed.tolist(), shares.tolist()))
         )
     drains = buffers.unbounded_outputs(table[:, :9].copy(), 1024 * config.ofmap_kb, config.cols)
@@ -232,16 +238,30 @@ def _fetches(
 
 
 def _bounded(
-    config: ScaleSimConfig, layer: ScaleSimLayer, vector: Any, closed: list[int], shares: list[float]
-) -> LayerReport:
-    (left, left_extent, left_ids), (right, right_extent, right_ids) = operand_tables(config, layer)
-    left_pattern, right_pattern = patterns(config.dataflow)
+    config: ScaleSimConfig, layer: ScaleSimLayer, layout: ScaleSimLayout | None, vector: Any,
+    closed: list[int], shares: list[float],
+) -> LayerReport:  # fmt: skip
+    buffered = []
+    sizes = (1024 * config.ifmap_kb, 1024 * config.filter_kb)
+    streams = layout.streams(layer) if layout is not None else (None, None)
+    tables = operand_tables(config, layer)
+    for side, pattern in enumerate(patterns(config.dataflow)):
+        operand, extent, ids = tables[side]
+        stream, model, width = streams[side], config.layouts[side], config.read_widths[side]
+        if stream is None or model is None:
+            per_set, banks, ports = -(-sizes[side] // 100), np.empty(0, np.int32), 1
+            starts, sets, count = buffers.sets_of(pattern, vector, operand, extent, ids, per_set)
+            height, breadth = demand.prefetch_shape(pattern, vector)
+            length = height * breadth
+        else:
+            sets, banks = places(stream, width, model)
+            starts, per_set, ports = np.arange(ids + 1), width, model.ports
+            count, length = ids // width + 1, len(stream)
+        state = buffers.new_read_buffer(sizes[side], width, per_set, count, length, ports)
+        buffered.append((pattern, operand, extent, starts, sets, banks, state))
     table, total, stall = buffers.bounded(
-        vector,
-        left_pattern, left, left_extent, left_ids, 1024 * config.ifmap_kb, config.read_widths[0],
-        right_pattern, right, right_extent, right_ids, 1024 * config.filter_kb, config.read_widths[1],
-        1024 * config.ofmap_kb, config.write_width,
-    )  # fmt: skip
+        vector, *buffered[0], *buffered[1], 1024 * config.ofmap_kb, config.write_width
+    )
     rows = table.tolist()
     starts, stops = [row[buffers.SRAM_START] for row in rows], [row[buffers.SRAM_STOP] for row in rows]
     dram = [tuple(row[buffers.DRAM_START :]) for row in rows]

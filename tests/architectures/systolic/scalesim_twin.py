@@ -5,12 +5,14 @@ Kept slow and literal so that the kernels have something to equal.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 
 from accelsim.architectures.systolic.scalesim_files import ScaleSimConfig, ScaleSimLayer
+from accelsim.architectures.systolic.scalesim_layout import BankModel, BlockOrder, ScaleSimLayout
 
 
 def operand_matrices(layer: ScaleSimLayer, sparse: bool) -> tuple[Any, Any]:
@@ -142,6 +144,59 @@ class Bounded:
         return [self.start, self.end, self.reads]
 
 
+def laid_out(order: BlockOrder, shape: tuple[int, ...]) -> list[int]:
+    """Words of an operand in the order of a layout, one index after the other."""
+    depth = len(shape)
+    counts = [math.ceil(size / b) for size, b in zip(shape, order.block)]
+    sizes = [*counts, *order.block]
+    words = []
+    for at in itertools.product(*(range(sizes[axis]) for axis in order.axes)):
+        index = dict(zip(order.axes, at))
+        place = [index[d] * order.block[d] + index[depth + d] for d in range(depth)]
+        inside = all(p < size for p, size in zip(place, shape))
+        words.append(int(np.ravel_multi_index(place, shape)) if inside else -1)
+    return words
+
+
+class Banked(Bounded):
+    """Read buffer with a custom layout: the stall counts once, then the busiest bank's lines."""
+
+    def __init__(self, stream: list[int], size: int, width: int, model: BankModel) -> None:
+        active = math.ceil(size / 2)
+        valid = [a + model.offset for a in stream if a != -1]
+        # One word after the other, as the tool fills its sets.
+        self.lines: list[set[int]] = [set()]
+        for i, a in enumerate(valid):
+            self.lines[-1].add(a)
+            if i % width == width - 1:
+                self.lines.append(set())
+        self.held = min(math.ceil(active / width), len(self.lines))
+        self.step = min(len(self.lines) - self.held, math.ceil((size - active) / width))
+        self.at, self.width, self.line, self.end = 0, width, math.ceil((size - active) / width), -1
+        lead = min(math.ceil(active / width), math.ceil(len(stream) / width))
+        self.start, self.reads, self.model = -lead, lead * width, model
+
+    def found(self, a: int) -> tuple[int, int] | None:
+        for i in range(self.held):
+            number = (self.at + i) % len(self.lines)
+            if a in self.lines[number]:
+                return number, list(self.lines[number]).index(a)
+        return None
+
+    def serve(self, row: Any, now: int) -> int:
+        offset, wanted = 1, [set() for _ in range(self.model.banks)]
+        for a in row:
+            if a == -1:
+                continue
+            while (place := self.found(int(a) + self.model.offset)) is None:
+                self.at = (self.at + self.step) % len(self.lines)
+                self.end += self.line + 1
+                self.reads += self.line * self.width
+                offset += max(0, self.end - (now + offset))
+            wanted[place[1] // (self.width // self.model.banks)].add(place[0])
+        return now + offset + math.ceil(max(map(len, wanted)) / self.model.ports) - 1
+
+
 class Unbounded:
     """Read buffer that finds out which bandwidth it needs: 50 sets in use, 50 on their way."""
 
@@ -215,7 +270,9 @@ class Outputs:
             now = self.busy + 1
 
 
-def twin(config: ScaleSimConfig, layer: ScaleSimLayer) -> dict[str, Any]:
+def twin(
+    config: ScaleSimConfig, layer: ScaleSimLayer, layout: ScaleSimLayout | None = None
+) -> dict[str, Any]:
     """Totals, stalls, and start, stop and count of SRAM and DRAM accesses."""
     inputs, filters = operand_matrices(layer, bool(config.sparse))
     tables, counts = demands(config, inputs, filters)
@@ -223,6 +280,16 @@ def twin(config: ScaleSimConfig, layer: ScaleSimLayer) -> dict[str, Any]:
     sizes = (1024 * config.ifmap_kb, 1024 * config.filter_kb)
     streams = prefetches(config, inputs, filters)
     reads = [kind(s, size, width) for s, size, width in zip(streams, sizes, config.read_widths)]
+    if layout is not None:
+        shapes = (
+            (layer.height, layer.width, layer.channels),
+            (layer.filters, layer.channels, layer.kernel_h, layer.kernel_w),
+        )
+        for side, order in enumerate((layout.inputs, layout.filters)):
+            model = config.layouts[side]
+            if model is not None:
+                words = laid_out(order, shapes[side])
+                reads[side] = Banked(words, sizes[side], config.read_widths[side], model)
     writer = Outputs(1024 * config.ofmap_kb, config.write_width)
     stall, total, moments = 0, 0, [[], [], []]
     for i, rows in enumerate(zip(*tables)):

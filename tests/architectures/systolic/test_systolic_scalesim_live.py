@@ -38,21 +38,21 @@ IfmapSramSzkB = {ifmap}
 FilterSramSzkB = {filter}
 OfmapSramSzkB = {ofmap}
 IfmapOffset = 0
-FilterOffset = 10000000
+FilterOffset = {offset}
 OfmapOffset = 20000000
 Dataflow = {dataflow}
 Bandwidth = {write}
 ReadRequestBuffer = 32
 WriteRequestBuffer = 32
 [layout]
-IfmapCustomLayout = False
+IfmapCustomLayout = {lefts}
 IfmapSRAMBankBandwidth = {left}
-IfmapSRAMBankNum = 1
-IfmapSRAMBankPort = 2
-FilterCustomLayout = False
+IfmapSRAMBankNum = {leftn}
+IfmapSRAMBankPort = {leftp}
+FilterCustomLayout = {rights}
 FilterSRAMBankBandwidth = {right}
-FilterSRAMBankNum = 1
-FilterSRAMBankPort = 2
+FilterSRAMBankNum = {rightn}
+FilterSRAMBankPort = {rightp}
 [sparsity]
 SparsitySupport = {sparse}
 SparseRep = {form}
@@ -63,6 +63,29 @@ RandomNumberGeneratorSeed = {seed}
 InterfaceBandwidth = {mode}
 UseRamulatorTrace = False
 """
+
+
+def _layout(r: random.Random, values: dict[str, object]) -> list[int]:
+    """Custom layouts of either operand or both: 20 numbers of a layout file, and the banks that fit them."""
+    x, y, c, k = (r.choice([1, 1, 2, 3, 4, 8]) for _ in range(4))
+    kr, ks = (r.choice([1, 1, 2, 3]) for _ in range(2))
+    left, right = x * y * c * r.choice([1, 1, 2]) + r.choice([0, 0, 3]), k * c * kr * ks
+    sides = r.choice([(True, True), (True, False), (False, True)])
+    values.update(mode="USER", lefts=sides[0], rights=sides[1], left=left, right=right)
+    values["offset"] = r.choice([0, 10**7, r.randint(1, 10**6)])
+    if values["sparse"] == "true" and not values["offset"]:
+        values["offset"] = 1  # refused at 0, where the tool takes a weight for a zero
+    for side, width in (("left", left), ("right", right)):
+        values[side + "n"] = r.choice([d for d in range(1, width + 1) if width % d == 0])
+        values[side + "p"] = r.randint(1, 3)
+    whole = r.random() < 0.8  # axes of blocks outside, those inside them inside
+    orders = []
+    for d in (3, 4):
+        axes = (
+            r.sample(range(d), d) + r.sample(range(d, 2 * d), d) if whole else r.sample(range(2 * d), 2 * d)
+        )
+        orders += [*axes[d:], *axes[:d]]
+    return [x, y, kr, ks, c, k, *orders]
 
 
 def case(seed: int, folder: Path) -> str:
@@ -77,6 +100,7 @@ def case(seed: int, folder: Path) -> str:
         "write": r.randint(1, 64), "left": r.randint(1, 64), "right": r.randint(1, 64),
         "mode": r.choice(["USER", "CALC"]), "sparse": str(sparse).lower(),
         "form": r.choice(["csr", "csc", "ellpack_block"]), "rowwise": "false", "block": 8, "seed": 40,
+        "lefts": False, "rights": False, "leftn": 1, "rightn": 1, "leftp": 2, "rightp": 2, "offset": 10**7,
     }  # fmt: skip
     kind = r.choice(["gemm", "conv"])
     if seed % 5 == 4:
@@ -85,6 +109,9 @@ def case(seed: int, folder: Path) -> str:
         values["block"] = r.choice(
             [b for b in (2, 3, 4, 8, 16) if 2 * values["rows"] % b == 0 and b <= values["rows"]]
         )
+    order = [1] * 20
+    if seed % 5 == 3:
+        order = _layout(r, values)
     ratio = r.choice(["1:4", "2:4", "3:4"]) if sparse else "1:1"
     rows = []
     for i in range(PER_RUN):
@@ -101,7 +128,7 @@ def case(seed: int, folder: Path) -> str:
     header = "Layer, M, N, K, Sparsity," if kind == "gemm" else "Layer, H, W, FH, FW, C, N, S, Sparsity,"
     (folder / "c.cfg").write_text(CONFIG.format(**values))
     (folder / "t.csv").write_text("\n".join([header, *rows]) + "\n")
-    layout = ["Layer" + ", x" * 20 + ",", *(f"L{i}" + ", 1" * 20 + "," for i in range(PER_RUN))]
+    layout = ["Layer" + ", x" * 20 + ",", *(f"L{i}, {', '.join(map(str, order))}," for i in range(PER_RUN))]
     (folder / "l.csv").write_text("\n".join(layout) + "\n")
     return kind
 

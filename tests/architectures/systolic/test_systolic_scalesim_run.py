@@ -10,6 +10,7 @@ import pytest
 
 from accelsim.architectures.systolic import scalesim_run
 from accelsim.architectures.systolic.scalesim_files import ScaleSimConfig, ScaleSimLayer
+from accelsim.architectures.systolic.scalesim_layout import BankModel, BlockOrder, ScaleSimLayout
 from tests.architectures.systolic.scalesim_twin import twin
 
 TABLE = Path(__file__).parents[3] / "validation" / "scalesim" / "layers.csv"
@@ -105,3 +106,64 @@ def test_row_wise_sparsity_equals_the_tool() -> None:
             ]
             assert list(rows) == expected, (memory, r)
         assert found.sparse == (r["dense_words"], r["stored_words"], r["metadata_words"])
+
+
+def _random_layout(rng: np.random.Generator) -> tuple[ScaleSimConfig, ScaleSimLayer, ScaleSimLayout]:
+    """A bounded run with a custom layout of inputs, filters or both; blocks may hang over the edges."""
+    config, layer = _random(rng)
+    orders, widths, models = [], [], []
+    for depth in (3, 4):
+        block = tuple(int(v) for v in rng.integers(1, 4, depth))
+        axes = tuple(int(v) for v in rng.permutation(2 * depth))
+        width = int(np.prod(block)) + (int(rng.integers(0, 4)) if depth == 3 else 0)
+        banks = int(rng.choice([d for d in range(1, width + 1) if width % d == 0]))
+        offset = int(rng.integers(0, 10**6)) if depth == 4 else 0
+        orders.append(BlockOrder(block, axes))
+        widths.append(width)
+        models.append(BankModel(banks, int(rng.integers(1, 4)), offset))
+    which = int(rng.integers(0, 3))
+    layouts = (None if which == 1 else models[0], None if which == 2 else models[1])
+    fields = {f: getattr(config, f) for f in config.__slots__}
+    fields.update(bounded=True, read_widths=tuple(widths), layouts=layouts)
+    return ScaleSimConfig(**fields), layer, ScaleSimLayout(*orders)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_custom_layouts_equal_the_slow_twin(seed: int) -> None:
+    config, layer, layout = _random_layout(np.random.default_rng(seed))
+    found = scalesim_run.run(config, [layer], layout)[0]
+    expected = twin(config, layer, layout)
+    assert (found.total, found.stall) == (expected["total"], expected["stall"])
+    assert [list(row) for row in found.sram] == expected["sram"]
+    assert [list(row) for row in found.dram] == expected["dram"]
+
+
+def test_custom_layouts_equal_the_tool() -> None:
+    """Cycles, stalls and accesses that SCALE-Sim 3.0.0 reported with a layout of inputs, filters or both."""
+    table = TABLE.parent / "custom_layouts.csv"
+    if not table.is_file():
+        pytest.skip("validation/scalesim/custom_layouts.csv is not in this installation")
+    sides = ("ifmap", "filter", "ofmap")
+    frame = pd.read_csv(table, keep_default_na=False)
+    for r in frame.to_dict("records"):
+        models = tuple(
+            BankModel(r[f"{side}_banks"], r[f"{side}_ports"], offset) if r[f"{side}_custom"] else None
+            for side, offset in (("ifmap", 0), ("filter", r["filter_offset"]))
+        )
+        numbers = [int(cell) for cell in r["layout"].split()]
+        layout = ScaleSimLayout(
+            BlockOrder((numbers[0], numbers[1], numbers[4]), (*numbers[9:12], *numbers[6:9])),
+            BlockOrder((*numbers[5:3:-1], *numbers[2:4]), (*numbers[16:20], *numbers[12:16])),
+        )
+        config = ScaleSimConfig(
+            "x", True, r["rows"], r["cols"], r["ifmap_kb"], r["filter_kb"], r["ofmap_kb"], r["dataflow"],
+            (r["ifmap_bw"], r["filter_bw"]), r["write_bw"], r["form"], r["block_size"], r["seed"], models,
+        )  # fmt: skip
+        sizes = (r[name] for name in ("h", "w", "fh", "fw", "c", "n", "stride", "keep", "block"))
+        found = scalesim_run.run(config, [ScaleSimLayer("x", *sizes)], layout)[0]
+        assert (found.total, found.stall) == (r["total_cycles"], r["stall_cycles"]), r
+        for memory, rows in (("sram", found.sram), ("dram", found.dram)):
+            expected = [
+                tuple(r[f"{memory}_{side}_{what}"] for what in ("start", "stop", "count")) for side in sides
+            ]
+            assert list(rows) == expected, (memory, r)
