@@ -41,7 +41,7 @@ OWN, NARROW, PRODUCT = 0.0, 1.0, 2.0
 plain products."""
 
 NARROW_FILTERS = 32.0
-"""Filters up to which tensor-core kernels take tiles narrower than 64 columns."""
+"""Filters up to which a library's own kernels take tiles narrower than 64 columns."""
 
 LANE_STEP_BYTES = 32
 """Bytes of one operand row that a step of a kernel on the vector units loads."""
@@ -49,7 +49,7 @@ LANE_STEP_BYTES = 32
 TENSOR_STEP_BYTES = 64
 """The same on the tensor cores, where the library's own tiles are listed."""
 
-TableKey = tuple[float, float, float, tuple[tuple[int, int], ...]]
+TableKey = tuple[float, float, float, tuple[tuple[int, int], ...], bool]
 """Arguments of `tiles.tile_table`."""
 
 IMPLICIT, WINOGRAD, FUSED, DEPTHWISE = range(4)
@@ -198,11 +198,12 @@ def table_keys(model: ConvModel, width_a: float, width_b: float, tensor: bool) -
     """Tile tables of a convolution: `OWN`, `NARROW`, `PRODUCT`."""
     tiles = model.tensor_tiles if tensor else model.lane_tiles
     step = float(TENSOR_STEP_BYTES if tensor else LANE_STEP_BYTES)
-    product = (width_a, width_b, float(STEP_BYTES), TILES)
+    product = (width_a, width_b, float(STEP_BYTES), TILES, True)
     if not tiles:
-        return product, product, product
-    wide = tuple(t for t in tiles if t[1] > NARROW_FILTERS) if tensor else tiles
-    return (width_a, width_b, step, wide or tiles), (width_a, width_b, step, tiles), product
+        free = (*product[:4], False)
+        return free, free, product
+    wide = tuple(t for t in tiles if t[1] > NARROW_FILTERS)
+    return (width_a, width_b, step, wide or tiles, False), (width_a, width_b, step, tiles, False), product
 
 
 def least_flops(layers: Layers) -> Array:
@@ -294,7 +295,7 @@ def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel) -> 
     filters = np.where(layers.tensor > 0, np.ceil(layers.filters / step) * step, layers.filters)
     _matrix(made.rows, layers.groups, layers.pixels, filters, layers.window * channels)
     on_tensor = layers.tensor > 0
-    table = np.where(on_tensor & (layers.filters <= NARROW_FILTERS), NARROW, OWN)
+    table = np.where(layers.filters <= NARROW_FILTERS, NARROW, OWN)
     may_split = np.zeros(len(owner), dtype=bool)
     for here, tiles, rule in (
         (on_tensor, model.tensor_tiles, model.tensor_split),

@@ -368,7 +368,7 @@ def _plan_kernel(
         return
     sizes = (nest.batch, m, n, k)
     widths = (bytes_a, bytes_b, bytes_c)
-    table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES))
+    table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES, True))
     rest = (vector_ops, vector, table, nest.share, float(operand.is_integer), 0.0)
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":

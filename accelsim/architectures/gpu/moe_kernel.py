@@ -194,7 +194,7 @@ def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, 
     busy_s, written_s = 0.0, 0.0
     rate = d[RATE] * min(1.0, d[TENSOR] * c[EFFICIENCY])
     for t in range(table.shape[0]):
-        tile_m, tile_n, step_k, stages, fit = table[t]
+        tile_m, tile_n, step_k, stages, fit, _ = table[t]
         if stages < 1.0 or tile_n >= 4.0 * max(n, 16.0):
             continue
         if tile_m > c[CAP] or tile_n > c[CAP]:

@@ -118,17 +118,18 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
     least_rows = min(c[_ROWS], 2.0 ** math.ceil(math.log2(m)))
     whole = r[R.KIND] == R.UNSPLIT or (batch * m * n * k < c[_WORK] and k <= ALWAYS_SPLIT)
     for t in range(table.shape[0]):
-        tile_m, tile_n, step_k, stages, fit = table[t]
+        tile_m, tile_n, step_k, stages, fit, priced = table[t]
         if stages < 1.0 or tile_m >= 4.0 * max(m, 16.0) or tile_m < least_rows:
             continue
         if tile_n >= max(4.0 * max(n, 16.0), 2.0 * c[_COLUMNS]) or tile_n < c[_COLUMNS]:
             continue
+        tile_cost = c[_TILE + t] if priced > 0.0 else 1.0
         issue, supply, step_bytes = block_step(
             tile_m, tile_n, step_k, width_a, width_b, rate, c[_SHARED], from_l2
         )
-        step = max(issue, supply, step_bytes / port) * c[_TILE + t]
+        step = max(issue, supply, step_bytes / port) * tile_cost
         step += c[_OVERHEAD] + unpack * tile_n * step_k
-        step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages) * c[_TILE + t]
+        step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages) * tile_cost
         epilogue = tile_m * tile_n * (c[_EPILOGUE] / 16384.0 + r[R.BYTES_C] / port)
         grid_m, grid_n = math.ceil(m / tile_m), math.ceil(n / tile_n)
         tiles = batch * grid_m * grid_n
@@ -181,8 +182,8 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
                 out[R.OUT_TILE] = t
                 out[R.OUT_SPLIT] = split
                 out[R.OUT_WAVES] = blocks / (sms * together)
-                unpacking, cost = unpack * tile_n * step_k, c[_TILE + t]
-                step_parts = (issue * cost, supply * cost, step_bytes / port * cost, unpacking, c[_OVERHEAD])
+                unpacking, load = unpack * tile_n * step_k, step_bytes / port * tile_cost
+                step_parts = (issue * tile_cost, supply * tile_cost, load, unpacking, c[_OVERHEAD])
                 busy_s, limits = issue_s, (l2_s, wait_s, vector_s)
                 even = (blocks / (sms * queue), max(1.0, blocks / (sms * together)) / rounds)
                 written_s = tile_m * tile_n * r[R.BYTES_C] / port / clock

@@ -123,7 +123,7 @@ def _twin(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, c):
     dram_s = missed / (d[M.DRAM_RATE] * c[M.DRAM])
     rate = d[M.RATE] * min(1.0, d[M.TENSOR] * c[M.EFFICIENCY])
     options = []
-    for t, (tile_m, tile_n, step_k, stages, fit) in enumerate(table):
+    for t, (tile_m, tile_n, step_k, stages, fit, _) in enumerate(table):
         if stages < 1 or tile_n >= 4 * max(n, 16) or max(tile_m, tile_n) > c[M.CAP]:
             continue
         if tile_m < c[M.PAD] or (tile_m > c[M.PAD] and tile_m >= 4 * max(most, 16)):

@@ -262,7 +262,7 @@ def test_tile_is_never_below_analytic(toy, channels, size, batch, default, stack
 
 def test_tiles_fit_shared_memory_registers_and_threads(toy):
     table = tile_table(toy, 2.0, 2.0)
-    for (tile_m, tile_n), (_, _, step, stages, blocks) in zip(TILES, table):
+    for (tile_m, tile_n), (_, _, step, stages, blocks, _) in zip(TILES, table):
         assert stages * blocks * (tile_m + tile_n) * 2 * step <= toy.sm.shared_memory_bytes
         assert blocks == 1 or blocks * tile_m * tile_n <= toy.sm.registers
     assert table[TILES.index((64, 64)), 4] > table[TILES.index((256, 128)), 4]

@@ -109,7 +109,7 @@ def twin(r, device, c):
         chain = c.vector_latencies + max(0, depth * r[R.BYTES_A] / c.vector_bytes - 1)
         total = joined(main, first / dram_rate, c.overlap) + latency * chain + vector
         best = total, first, None, 1
-    for cost, (tm, tn), (_, _, step_k, stages, fit) in zip(
+    for cost, (tm, tn), (_, _, step_k, stages, fit, _) in zip(
         c.tile_costs, TILES, tile_table(d, r[R.BYTES_A], r[R.BYTES_B])
     ):
         if (
