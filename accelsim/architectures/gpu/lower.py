@@ -243,15 +243,15 @@ def _localities(groups: tuple[Group, ...], traffic: tuple[float, ...], cold: boo
     """How far back each group's data was touched last, in bytes of traffic since.
 
     Weights and graph inputs return once per run, after all the traffic of a run. An activation returns after
-    the traffic since its producer. Results overwrite a buffer that the same kernel used a kernel's traffic
-    ago. Operators without edges are loops of their own.
+    the traffic since the kernel that wrote or read it last. Results overwrite a buffer that the same kernel
+    used a kernel's traffic ago. Operators without edges are loops of their own.
     """
     if cold:
         return [Locality(inf, inf, inf, inf)] * len(groups)
     isolated = not any(g.after for g in groups)
     run = sum(own * g.repeat for own, g in zip(traffic, groups))
     since = list(accumulate(traffic))
-    home = {t.name: i for i, g in enumerate(groups) for t in g.outputs}
+    last = dict[str, int]()  # kernel that wrote or read a tensor last
     found = []
     for i, g in enumerate(groups):
         own = traffic[i]
@@ -265,13 +265,14 @@ def _localities(groups: tuple[Group, ...], traffic: tuple[float, ...], cold: boo
         for t in g.inputs:
             if t.role == "weight":
                 continue
-            source = home.get(t.name)
+            source = last.get(t.name)
             distance = run if source is None else since[i] - since[source] + t.size_bytes
             if t.name == first:
                 left = distance
             else:
                 extra = max(extra, distance)
         found.append(Locality(left, run, own, extra))
+        last.update((t.name, i) for t in (*g.inputs, *g.outputs))
     return found
 
 

@@ -13,11 +13,11 @@ from numba import njit
 
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.grid import block_step, divided, spread, waves
-from accelsim.architectures.gpu.tiles import ALWAYS_SPLIT, THRESHOLD, TILES
+from accelsim.architectures.gpu.tiles import ALWAYS_SPLIT, TILES
 
 # Columns of the device array.
 _SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY = range(6)
-_HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J = range(6, 12)
+_HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J, _THRESHOLD = range(6, 13)
 
 # Columns of the constants array, in the order of `ProductModel`.
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
@@ -46,18 +46,18 @@ def joined(a: float, b: float, p: float) -> float:
 
 
 @njit(cache=True)
-def clock_scale(power: float) -> float:
+def clock_scale(power: float, threshold: float) -> float:
     """Clock over nominal when the dynamic power at nominal clock is `power` times what the cap leaves.
 
-    Power goes with f V^2, and V rises linearly with f from `THRESHOLD`: the root of f V(f)^2 = 1 / power by
+    Power goes with f V^2, and V rises linearly with f from `threshold`: the root of f V(f)^2 = 1 / power by
     Newton's method, from above, where the function is convex.
     """
     if power <= 1.0:
         return 1.0
     scale = 1.0
     for _ in range(12):
-        volts = THRESHOLD + (1.0 - THRESHOLD) * scale
-        slope = volts * volts + 2.0 * scale * volts * (1.0 - THRESHOLD)
+        volts = threshold + (1.0 - threshold) * scale
+        slope = volts * volts + 2.0 * scale * volts * (1.0 - threshold)
         scale -= (scale * volts * volts - 1.0 / power) / slope
     return scale
 
@@ -262,7 +262,7 @@ def _govern(r, d, c, out):  # type: ignore[no-untyped-def]
     if r[R.INTEGER] > 0.0:
         tensor_w *= c[_INTEGER]
     power_w = tensor_w + out[R.OUT_DRAM_BYTES] / total * c[_BYTE_J]
-    scale = clock_scale(power_w / d[_HEADROOM])
+    scale = clock_scale(power_w / d[_HEADROOM], d[_THRESHOLD])
     if r[R.STEADY] == 0.0:
         scale += (1.0 - scale) * c[_LAG] / (total + c[_LAG])
     out[R.OUT_SCALE] = scale

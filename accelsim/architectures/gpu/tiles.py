@@ -42,7 +42,9 @@ CLUSTER_RATE = 4096
 """16-bit FLOP per SM and clock from which on thread blocks form clusters (Hopper and its successors)."""
 
 THRESHOLD = 0.4
-"""Voltage at which transistors cease to switch over that at the boost clock: about 0.4 V of 1 V (assumed)."""
+"""Voltage at which transistors cease to switch over that at the clock of the power model: about 0.4 V of 1 V
+(assumed).
+"""
 
 PORT_RATE, LEAST_RATE = 2048, 1024
 SWITCHING_SLOPE = 0.63
@@ -77,7 +79,20 @@ def switched_j(device: Any) -> float:
     """
     energy, rate = device.energy.mac_j, half_rate(device)
     mac = energy.get("fp16") or energy.get("bf16") or 0.0
-    return float(mac) * (max(rate, 1.0) / CLUSTER_RATE) ** -SWITCHING_SLOPE
+    volts, _ = voltage(device)
+    return float(mac) * (max(rate, 1.0) / CLUSTER_RATE) ** -SWITCHING_SLOPE * volts**2
+
+
+def voltage(device: Any) -> tuple[float, float]:
+    """Voltage at the tensor clock over that at `voltage_clock`, and `THRESHOLD` over the former.
+
+    Siblings of one process share the curve of voltage over absolute clock, so that a card which boosts less
+    needs less energy per operation even at its own boost clock.
+    """
+    sm = device.sm
+    ratio = 1.0 if sm.voltage_clock_hz is None else sm.tensor_clock_hz / sm.voltage_clock_hz
+    volts = THRESHOLD + (1.0 - THRESHOLD) * ratio
+    return volts, THRESHOLD / volts
 
 
 @lru_cache(maxsize=128)
