@@ -36,6 +36,14 @@ POINTS = 6
 FUSED_POINTS = 4
 """The same of the kernel that transforms on the fly: 2 outputs of a 3-wide filter."""
 
+INTEGER_LANES = 64.0
+"""Address operations per SM and clock, whatever the format of the data: the 32-bit integer lanes of Volta and
+its successors (CUDA programming guide, arithmetic throughput).
+"""
+
+FEW_BLOCKS = 0.25
+"""Blocks per SM below which a library leaves its own tiles (assumed: the smallest measured grid has 0.4)."""
+
 OWN, NARROW, PRODUCT = 0.0, 1.0, 2.0
 """A convolution's tile tables, one after the other: of its own kernels for many filters, for few, and of
 plain products."""
@@ -221,7 +229,7 @@ def is_depthwise(layers: Layers) -> npt.NDArray[np.bool_]:
     return found
 
 
-def kernels_of(layers: Layers, model: ConvModel, *, planar: bool = False) -> Kernels:
+def kernels_of(layers: Layers, model: ConvModel, sms: float, *, planar: bool = False) -> Kernels:
     """Rows of every algorithm that a library would consider.
 
     Parameters
@@ -229,6 +237,8 @@ def kernels_of(layers: Layers, model: ConvModel, *, planar: bool = False) -> Ker
     layers : Layers
     model : ConvModel
         Constants of the software stack.
+    sms : float
+        Streaming multiprocessors of the device.
     planar : bool
         Activations lie channel by channel (NCHW); tensor-core kernels transpose them and their result.
     """
@@ -236,7 +246,7 @@ def kernels_of(layers: Layers, model: ConvModel, *, planar: bool = False) -> Ker
     direct, light = np.flatnonzero(~depthwise), np.flatnonzero(depthwise)
     large, small = np.flatnonzero(layers.tiles > 0), np.flatnonzero(layers.fused_tiles > 0)
     parts = [
-        _implicit(layers.where(direct), direct, model),
+        _implicit(layers.where(direct), direct, model, sms),
         _depthwise(layers.where(light), light),
         *_winograd(layers.where(large), large, model),
         *_fused_winograd(layers.where(small), small, model),
@@ -282,12 +292,13 @@ def _matrix(rows: Array, batch: Any, m: Array, n: Array, k: Array) -> None:
 
 
 def gathering(layers: Layers, model: ConvModel) -> tuple[Array, Array]:
-    """Operations on the lanes for each gathered window, and how many windows an implicit GEMM gathers."""
+    """Elementwise operations that take as long as one gathered window, and windows of an implicit GEMM."""
     each = np.where(layers.tensor > 0, model.gather_ops, model.lane_gather_ops)
-    return each, layers.groups * layers.pixels * layers.window * np.ceil(layers.filters / TILE_COLUMNS)
+    windows = layers.groups * layers.pixels * layers.window * np.ceil(layers.filters / TILE_COLUMNS)
+    return each * layers.vector_rate / INTEGER_LANES, windows
 
 
-def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel) -> Kernels:
+def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel, sms: float) -> Kernels:
     """One product; gathering a window costs address arithmetic on the lanes, once per column of tiles."""
     made = _base(layers, owner, IMPLICIT)
     channels = aligned(layers.channels, layers.width_a, layers.tensor, float(model.least_channels))
@@ -302,12 +313,17 @@ def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel) -> 
         (~on_tensor, model.lane_tiles, model.lane_split),
     ):
         may_split |= here & ((rule == "always") | ((rule == "unit_stride") & (layers.stride == 1.0)))
-        if tiles:  # results much smaller than every tile take those of plain products
+        if tiles:  # results much smaller than every tile, and grids that leave the device idle, take those of
+            # plain products
             tall, wide = min(m for m, _ in tiles), min(n for _, n in tiles)
             small = (tall >= 4.0 * np.maximum(layers.pixels, 16.0)) | (
                 wide >= 4.0 * np.maximum(filters, 16.0)
             )
-            table = np.where(here & small, PRODUCT, table)
+            columns = min([n for _, n in tiles if n > NARROW_FILTERS], default=wide)
+            blocks = layers.groups * np.ceil(layers.pixels / tall) * np.ceil(layers.filters / columns)
+            few = here & (blocks < FEW_BLOCKS * sms)
+            may_split |= few
+            table = np.where(here & (small | few), PRODUCT, table)
     made.rows[:, R.TABLE] = layers.table + table
     made.rows[:, R.KIND] = np.where(may_split, R.MATRIX, R.UNSPLIT)
     _external(made.rows, layers)

@@ -405,7 +405,8 @@ def _plan_convolutions(plan: Plan, device: Any, options: Options) -> None:
         return
     layers = C.Layers.of([record for _, record in plan.convolutions])
     indices = [index for index, _ in plan.convolutions]
-    made = C.kernels_of(layers, C.conv_model(device, options.stack), planar=stack_of(options.stack).planar)
+    model, planar = C.conv_model(device, options.stack), stack_of(options.stack).planar
+    made = C.kernels_of(layers, model, device.sm.count, planar=planar)
     columns = (made.rows.tolist(), made.owner.tolist(), made.launches.tolist(), made.algorithm.tolist())
     for row, owner, launches, algorithm in zip(*columns):
         plan.add(indices[owner], row, launches=launches, choice=algorithm)
