@@ -8,7 +8,7 @@ library has both, both are costed and the faster is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +48,9 @@ OWN, NARROW, PRODUCT = 0.0, 1.0, 2.0
 """A convolution's tile tables, one after the other: of its own kernels for many filters, for few, and of
 plain products."""
 
+TABLES = 3.0
+"""Tile tables of a convolution on one kind of unit."""
+
 NARROW_FILTERS = 32.0
 """Filters up to which a library's own kernels take tiles narrower than 64 columns."""
 
@@ -60,8 +63,8 @@ TENSOR_STEP_BYTES = 64
 TableKey = tuple[float, float, float, tuple[tuple[int, int], ...], bool]
 """Arguments of `tiles.tile_table`."""
 
-IMPLICIT, WINOGRAD, FUSED, DEPTHWISE = range(4)
-ALGORITHMS = ("implicit GEMM", "Winograd", "fused Winograd", "depthwise")
+IMPLICIT, WINOGRAD, FUSED, DEPTHWISE, LANES = range(5)
+ALGORITHMS = ("implicit GEMM", "Winograd", "fused Winograd", "depthwise", "implicit GEMM in fp32")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class Layers:
         Index of the first of its tile tables.
     tiles, fused_tiles : ndarray
         Winograd tiles of the batch (6 x 6 and 4 x 4 points); 0 where the library has no such kernel.
+    lane_rate, lane_clock : ndarray
+        FLOP per SM and clock in fp32 on the vector units, and their clock [Hz]; 0 where a convolution may not
+        run there.
     """
 
     groups: Array
@@ -114,6 +120,8 @@ class Layers:
     table: Array
     tiles: Array
     fused_tiles: Array
+    lane_rate: Array
+    lane_clock: Array
 
     @classmethod
     def of(cls, records: list[tuple[float, ...]]) -> Layers:
@@ -123,6 +131,17 @@ class Layers:
     def where(self, chosen: npt.NDArray[Any]) -> Layers:
         """The convolutions that an index array or mask picks."""
         return Layers(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    def on_lanes(self) -> Layers:
+        """The same on the vector units."""
+        lanes = self.lane_rate > 0
+        return replace(
+            self,
+            rate=np.where(lanes, self.lane_rate, self.rate),
+            clock=np.where(lanes, self.lane_clock, self.clock),
+            table=np.where(lanes & (self.tensor > 0), self.table + TABLES, self.table),
+            tensor=np.where(lanes, 0.0, self.tensor),
+        )
 
     @property
     def flops(self) -> Array:
@@ -202,8 +221,25 @@ def conv_model(device: Any, stack: str) -> ConvModel:
     return found
 
 
-def table_keys(model: ConvModel, width_a: float, width_b: float, tensor: bool) -> tuple[TableKey, ...]:
-    """Tile tables of a convolution: `OWN`, `NARROW`, `PRODUCT`."""
+def lanes_of(device: Any, name: str) -> tuple[float, float]:
+    """FLOP per SM and clock, and clock [Hz], at which the vector units may run a convolution of a format.
+
+    They run fp32, and tf32 too: it allows tensor cores and does not ask for them. 0 for other formats.
+    """
+    sm = device.sm
+    if name not in ("fp32", "tf32") or (name == "fp32" and "fp32" in sm.tensor_flop_per_clock):
+        return 0.0, 0.0
+    return float(sm.vector_flop_per_clock.get("fp32", 0.0)), float(sm.clock_hz)
+
+
+def table_keys(
+    model: ConvModel, width_a: float, width_b: float, tensor: bool, lanes: bool = False
+) -> tuple[TableKey, ...]:
+    """Tile tables of a convolution: `OWN`, `NARROW`, `PRODUCT`, and again for the vector units where tensor
+    cores and `lanes` can run it.
+    """
+    if tensor and lanes:
+        return table_keys(model, width_a, width_b, True) + table_keys(model, width_a, width_b, False)
     tiles = model.tensor_tiles if tensor else model.lane_tiles
     step = float(TENSOR_STEP_BYTES if tensor else LANE_STEP_BYTES)
     product = (width_a, width_b, float(STEP_BYTES), TILES, True)
@@ -218,8 +254,10 @@ def least_flops(layers: Layers) -> Array:
     """Arithmetic of the algorithm that needs the least [FLOP]; the analytic bound of every other."""
     products = 2.0 * layers.channels * layers.filters
     best = layers.flops
+    slower = layers.rate * layers.clock / np.maximum(1.0, layers.lane_rate * layers.lane_clock)
     for points, tiles in ((POINTS, layers.tiles), (FUSED_POINTS, layers.fused_tiles)):
-        best = np.where(tiles > 0, np.minimum(best, products * points**2 * tiles), best)
+        lanes = products * points**2 * tiles * slower
+        best = np.where(tiles > 0, np.minimum(best, lanes), best)
     return best
 
 
@@ -245,11 +283,14 @@ def kernels_of(layers: Layers, model: ConvModel, sms: float, *, planar: bool = F
     depthwise = is_depthwise(layers)
     direct, light = np.flatnonzero(~depthwise), np.flatnonzero(depthwise)
     large, small = np.flatnonzero(layers.tiles > 0), np.flatnonzero(layers.fused_tiles > 0)
+    either = np.flatnonzero(~depthwise & (layers.tensor > 0) & (layers.lane_rate > 0))
+    lanes = layers.on_lanes()
     parts = [
         _implicit(layers.where(direct), direct, model, sms),
-        _depthwise(layers.where(light), light),
-        *_winograd(layers.where(large), large, model),
-        *_fused_winograd(layers.where(small), small, model),
+        replace(_implicit(lanes.where(either), either, model, sms), algorithm=np.full(len(either), LANES)),
+        _depthwise(lanes.where(light), light),
+        *_winograd(lanes.where(large), large, model),
+        *_fused_winograd(lanes.where(small), small, model),
     ]
     if planar:
         dense = np.flatnonzero(~depthwise & (layers.tensor > 0))
@@ -422,11 +463,13 @@ def layers_of(
     a, b = s["batch"] * s["c_in"] * read * width_a, s["c_out"] * channels * window * width_b
     c = pixels * s["c_out"] * width_a
     own = np.full_like(a, np.inf) if cold else a + b + c
-    plain = (stride == 1.0) & (s["groups"] == 1.0) & (product.name == "fp32") & (not tensor)
+    lane_rate, lane_clock = lanes_of(device, product.name)
+    plain = (stride == 1.0) & (s["groups"] == 1.0) & (lane_rate > 0.0)
     tiles = winograd_tiles((side_h, side_w), (out_h, out_w), s["batch"], plain)
     return Layers(
         s["groups"], pixels, filters, channels, window, stride, a, b, c, 0.0 * ones,
         own, own + (copies - 1) * b, own, own,
         width_a * ones, width_b * ones, rate * ones, clock * ones, float(tensor) * ones,
         float(product.is_integer) * ones, 0.0 * ones, lanes * ones, 0.0 * ones, *tiles,
+        lane_rate * ones, lane_clock * ones,
     )  # fmt: skip

@@ -351,7 +351,8 @@ def _plan_kernel(
     moved = (a_bytes, b_bytes, c_bytes, extra)
     distances = (at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs)
     if anchor.kind == "conv":
-        keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, dense_b, tensor)
+        lanes = C.lanes_of(device, operand.name)
+        keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, dense_b, tensor, lanes[0] > 0)
         units = (
             bytes_a,
             bytes_b,
@@ -363,8 +364,8 @@ def _plan_kernel(
             vector,
             plan.table(*keys),
         )
-        tiles = _winograd_tiles(anchor, operand.name, tensor)
-        record = (*_window(anchor, m), *moved, *distances, *units, *tiles)
+        tiles = _winograd_tiles(anchor) if lanes[0] else (0.0, 0.0)
+        record = (*_window(anchor, m), *moved, *distances, *units, *tiles, *lanes)
         plan.convolutions.append((index, record))
         return
     sizes = (nest.batch, m, n, k)
@@ -388,12 +389,12 @@ def _window(op: Op, pixels: int) -> tuple[float, ...]:
     return tuple(map(float, (nest.batch, pixels, nest.n, channels, nest.k // channels, stride)))
 
 
-def _winograd_tiles(op: Op, name: str, tensor: bool) -> tuple[float, float]:
-    """Winograd tiles of a two-dimensional fp32 convolution of stride one on the vector units."""
+def _winograd_tiles(op: Op) -> tuple[float, float]:
+    """Winograd tiles of a two-dimensional convolution of stride one."""
     x, w, y = op.inputs[0], op.inputs[1], op.outputs[0]
     ones = all(v == 1 for key in ("stride", "dilation") for v in op.attribute(key, (1,)))
     plain = ones and not op.attribute("transposed", False) and op.attribute("groups", 1) == 1
-    if len(x.shape) != 4 or tensor or name != "fp32" or not plain:
+    if len(x.shape) != 4 or not plain:
         return 0.0, 0.0
     kernel, size = (w.shape[2], w.shape[3]), (y.shape[2], y.shape[3])
     return C.winograd_tiles_of(kernel, size, x.shape[0])

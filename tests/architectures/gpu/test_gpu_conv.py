@@ -256,3 +256,10 @@ def test_a_grid_that_leaves_the_device_idle_takes_other_kernels():
     alone = conv_rows(shape, plan("fp32"), V100, "graph", False).latency_s[0]
     block_s = 2 * 128 * 64 * 9 * 2048 / (V100.sm.vector_flop_per_clock["fp32"] * V100.sm.clock_hz)
     assert alone < 0.25 * block_s
+
+
+@pytest.mark.parametrize("device", ["rtx-3090", "rtx-4090", "l4", "a100-sxm", "h100-sxm", "mi300x"])
+@pytest.mark.parametrize("stack", ["graph", "tensorrt"])
+def test_tf32_allows_tensor_cores_and_does_not_force_them(device, stack):
+    """A library may still take Winograd or multiply-adds of the lanes, the faster ones on a GeForce."""
+    assert (layer_times(device, "tf32", stack) <= layer_times(device, "fp32", stack) * (1 + 1e-12)).all()
