@@ -166,6 +166,8 @@ class StreamingMultiprocessors(Section):
     tensor_clock_hz: Hertz = Field(alias="tensor_clock")
     """Clock behind the datasheet's tensor peak."""
     base_clock_hz: Hertz | None = Field(default=None, alias="base_clock")
+    voltage_clock_hz: Hertz | None = Field(default=None, alias="voltage_clock")
+    """Clock at whose voltage the energy of the power model holds: that of the sibling it was fitted on."""
     tensor_flop_per_clock: ByPrecision = Field(default_factory=dict)
     """Dense tensor-core FLOP per SM and clock, by precision; empty where there are no tensor cores."""
     vector_flop_per_clock: ByPrecision

@@ -8,7 +8,7 @@ library has both, both are costed and the faster is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -36,12 +36,23 @@ POINTS = 6
 FUSED_POINTS = 4
 """The same of the kernel that transforms on the fly: 2 outputs of a 3-wide filter."""
 
+INTEGER_LANES = 64.0
+"""Address operations per SM and clock, whatever the format of the data: the 32-bit integer lanes of Volta and
+its successors (CUDA programming guide, arithmetic throughput).
+"""
+
+FEW_BLOCKS = 0.25
+"""Blocks per SM below which a library leaves its own tiles (assumed: the smallest measured grid has 0.4)."""
+
 OWN, NARROW, PRODUCT = 0.0, 1.0, 2.0
 """A convolution's tile tables, one after the other: of its own kernels for many filters, for few, and of
 plain products."""
 
+TABLES = 3.0
+"""Tile tables of a convolution on one kind of unit."""
+
 NARROW_FILTERS = 32.0
-"""Filters up to which tensor-core kernels take tiles narrower than 64 columns."""
+"""Filters up to which a library's own kernels take tiles narrower than 64 columns."""
 
 LANE_STEP_BYTES = 32
 """Bytes of one operand row that a step of a kernel on the vector units loads."""
@@ -49,11 +60,11 @@ LANE_STEP_BYTES = 32
 TENSOR_STEP_BYTES = 64
 """The same on the tensor cores, where the library's own tiles are listed."""
 
-TableKey = tuple[float, float, float, tuple[tuple[int, int], ...]]
+TableKey = tuple[float, float, float, tuple[tuple[int, int], ...], bool]
 """Arguments of `tiles.tile_table`."""
 
-IMPLICIT, WINOGRAD, FUSED, DEPTHWISE = range(4)
-ALGORITHMS = ("implicit GEMM", "Winograd", "fused Winograd", "depthwise")
+IMPLICIT, WINOGRAD, FUSED, DEPTHWISE, LANES = range(5)
+ALGORITHMS = ("implicit GEMM", "Winograd", "fused Winograd", "depthwise", "implicit GEMM in fp32")
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,9 @@ class Layers:
         Index of the first of its tile tables.
     tiles, fused_tiles : ndarray
         Winograd tiles of the batch (6 x 6 and 4 x 4 points); 0 where the library has no such kernel.
+    lane_rate, lane_clock : ndarray
+        FLOP per SM and clock in fp32 on the vector units, and their clock [Hz]; 0 where a convolution may not
+        run there.
     """
 
     groups: Array
@@ -106,6 +120,8 @@ class Layers:
     table: Array
     tiles: Array
     fused_tiles: Array
+    lane_rate: Array
+    lane_clock: Array
 
     @classmethod
     def of(cls, records: list[tuple[float, ...]]) -> Layers:
@@ -115,6 +131,17 @@ class Layers:
     def where(self, chosen: npt.NDArray[Any]) -> Layers:
         """The convolutions that an index array or mask picks."""
         return Layers(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    def on_lanes(self) -> Layers:
+        """The same on the vector units."""
+        lanes = self.lane_rate > 0
+        return replace(
+            self,
+            rate=np.where(lanes, self.lane_rate, self.rate),
+            clock=np.where(lanes, self.lane_clock, self.clock),
+            table=np.where(lanes & (self.tensor > 0), self.table + TABLES, self.table),
+            tensor=np.where(lanes, 0.0, self.tensor),
+        )
 
     @property
     def flops(self) -> Array:
@@ -194,23 +221,43 @@ def conv_model(device: Any, stack: str) -> ConvModel:
     return found
 
 
-def table_keys(model: ConvModel, width_a: float, width_b: float, tensor: bool) -> tuple[TableKey, ...]:
-    """Tile tables of a convolution: `OWN`, `NARROW`, `PRODUCT`."""
+def lanes_of(device: Any, name: str) -> tuple[float, float]:
+    """FLOP per SM and clock, and clock [Hz], at which the vector units may run a convolution of a format.
+
+    They run fp32, and tf32 too: it allows tensor cores and does not ask for them. 0 for other formats.
+    """
+    sm = device.sm
+    if name not in ("fp32", "tf32") or (name == "fp32" and "fp32" in sm.tensor_flop_per_clock):
+        return 0.0, 0.0
+    return float(sm.vector_flop_per_clock.get("fp32", 0.0)), float(sm.clock_hz)
+
+
+def table_keys(
+    model: ConvModel, width_a: float, width_b: float, tensor: bool, lanes: bool = False
+) -> tuple[TableKey, ...]:
+    """Tile tables of a convolution: `OWN`, `NARROW`, `PRODUCT`, and again for the vector units where tensor
+    cores and `lanes` can run it.
+    """
+    if tensor and lanes:
+        return table_keys(model, width_a, width_b, True) + table_keys(model, width_a, width_b, False)
     tiles = model.tensor_tiles if tensor else model.lane_tiles
     step = float(TENSOR_STEP_BYTES if tensor else LANE_STEP_BYTES)
-    product = (width_a, width_b, float(STEP_BYTES), TILES)
+    product = (width_a, width_b, float(STEP_BYTES), TILES, True)
     if not tiles:
-        return product, product, product
-    wide = tuple(t for t in tiles if t[1] > NARROW_FILTERS) if tensor else tiles
-    return (width_a, width_b, step, wide or tiles), (width_a, width_b, step, tiles), product
+        free = (*product[:4], False)
+        return free, free, product
+    wide = tuple(t for t in tiles if t[1] > NARROW_FILTERS)
+    return (width_a, width_b, step, wide or tiles, False), (width_a, width_b, step, tiles, False), product
 
 
 def least_flops(layers: Layers) -> Array:
     """Arithmetic of the algorithm that needs the least [FLOP]; the analytic bound of every other."""
     products = 2.0 * layers.channels * layers.filters
     best = layers.flops
+    slower = layers.rate * layers.clock / np.maximum(1.0, layers.lane_rate * layers.lane_clock)
     for points, tiles in ((POINTS, layers.tiles), (FUSED_POINTS, layers.fused_tiles)):
-        best = np.where(tiles > 0, np.minimum(best, products * points**2 * tiles), best)
+        lanes = products * points**2 * tiles * slower
+        best = np.where(tiles > 0, np.minimum(best, lanes), best)
     return best
 
 
@@ -220,7 +267,7 @@ def is_depthwise(layers: Layers) -> npt.NDArray[np.bool_]:
     return found
 
 
-def kernels_of(layers: Layers, model: ConvModel, *, planar: bool = False) -> Kernels:
+def kernels_of(layers: Layers, model: ConvModel, sms: float, *, planar: bool = False) -> Kernels:
     """Rows of every algorithm that a library would consider.
 
     Parameters
@@ -228,17 +275,22 @@ def kernels_of(layers: Layers, model: ConvModel, *, planar: bool = False) -> Ker
     layers : Layers
     model : ConvModel
         Constants of the software stack.
+    sms : float
+        Streaming multiprocessors of the device.
     planar : bool
         Activations lie channel by channel (NCHW); tensor-core kernels transpose them and their result.
     """
     depthwise = is_depthwise(layers)
     direct, light = np.flatnonzero(~depthwise), np.flatnonzero(depthwise)
     large, small = np.flatnonzero(layers.tiles > 0), np.flatnonzero(layers.fused_tiles > 0)
+    either = np.flatnonzero(~depthwise & (layers.tensor > 0) & (layers.lane_rate > 0))
+    lanes = layers.on_lanes()
     parts = [
-        _implicit(layers.where(direct), direct, model),
-        _depthwise(layers.where(light), light),
-        *_winograd(layers.where(large), large, model),
-        *_fused_winograd(layers.where(small), small, model),
+        _implicit(layers.where(direct), direct, model, sms),
+        replace(_implicit(lanes.where(either), either, model, sms), algorithm=np.full(len(either), LANES)),
+        _depthwise(lanes.where(light), light),
+        *_winograd(lanes.where(large), large, model),
+        *_fused_winograd(lanes.where(small), small, model),
     ]
     if planar:
         dense = np.flatnonzero(~depthwise & (layers.tensor > 0))
@@ -281,12 +333,13 @@ def _matrix(rows: Array, batch: Any, m: Array, n: Array, k: Array) -> None:
 
 
 def gathering(layers: Layers, model: ConvModel) -> tuple[Array, Array]:
-    """Operations on the lanes for each gathered window, and how many windows an implicit GEMM gathers."""
+    """Elementwise operations that take as long as one gathered window, and windows of an implicit GEMM."""
     each = np.where(layers.tensor > 0, model.gather_ops, model.lane_gather_ops)
-    return each, layers.groups * layers.pixels * layers.window * np.ceil(layers.filters / TILE_COLUMNS)
+    windows = layers.groups * layers.pixels * layers.window * np.ceil(layers.filters / TILE_COLUMNS)
+    return each * layers.vector_rate / INTEGER_LANES, windows
 
 
-def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel) -> Kernels:
+def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel, sms: float) -> Kernels:
     """One product; gathering a window costs address arithmetic on the lanes, once per column of tiles."""
     made = _base(layers, owner, IMPLICIT)
     channels = aligned(layers.channels, layers.width_a, layers.tensor, float(model.least_channels))
@@ -294,19 +347,24 @@ def _implicit(layers: Layers, owner: npt.NDArray[np.intp], model: ConvModel) -> 
     filters = np.where(layers.tensor > 0, np.ceil(layers.filters / step) * step, layers.filters)
     _matrix(made.rows, layers.groups, layers.pixels, filters, layers.window * channels)
     on_tensor = layers.tensor > 0
-    table = np.where(on_tensor & (layers.filters <= NARROW_FILTERS), NARROW, OWN)
+    table = np.where(layers.filters <= NARROW_FILTERS, NARROW, OWN)
     may_split = np.zeros(len(owner), dtype=bool)
     for here, tiles, rule in (
         (on_tensor, model.tensor_tiles, model.tensor_split),
         (~on_tensor, model.lane_tiles, model.lane_split),
     ):
         may_split |= here & ((rule == "always") | ((rule == "unit_stride") & (layers.stride == 1.0)))
-        if tiles:  # results much smaller than every tile take those of plain products
+        if tiles:  # results much smaller than every tile, and grids that leave the device idle, take those of
+            # plain products
             tall, wide = min(m for m, _ in tiles), min(n for _, n in tiles)
             small = (tall >= 4.0 * np.maximum(layers.pixels, 16.0)) | (
                 wide >= 4.0 * np.maximum(filters, 16.0)
             )
-            table = np.where(here & small, PRODUCT, table)
+            columns = min([n for _, n in tiles if n > NARROW_FILTERS], default=wide)
+            blocks = layers.groups * np.ceil(layers.pixels / tall) * np.ceil(layers.filters / columns)
+            few = here & (blocks < FEW_BLOCKS * sms)
+            may_split |= few
+            table = np.where(here & (small | few), PRODUCT, table)
     made.rows[:, R.TABLE] = layers.table + table
     made.rows[:, R.KIND] = np.where(may_split, R.MATRIX, R.UNSPLIT)
     _external(made.rows, layers)
@@ -405,11 +463,13 @@ def layers_of(
     a, b = s["batch"] * s["c_in"] * read * width_a, s["c_out"] * channels * window * width_b
     c = pixels * s["c_out"] * width_a
     own = np.full_like(a, np.inf) if cold else a + b + c
-    plain = (stride == 1.0) & (s["groups"] == 1.0) & (product.name == "fp32") & (not tensor)
+    lane_rate, lane_clock = lanes_of(device, product.name)
+    plain = (stride == 1.0) & (s["groups"] == 1.0) & (lane_rate > 0.0)
     tiles = winograd_tiles((side_h, side_w), (out_h, out_w), s["batch"], plain)
     return Layers(
         s["groups"], pixels, filters, channels, window, stride, a, b, c, 0.0 * ones,
         own, own + (copies - 1) * b, own, own,
         width_a * ones, width_b * ones, rate * ones, clock * ones, float(tensor) * ones,
         float(product.is_integer) * ones, 0.0 * ones, lanes * ones, 0.0 * ones, *tiles,
+        lane_rate * ones, lane_clock * ones,
     )  # fmt: skip

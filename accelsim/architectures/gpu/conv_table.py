@@ -52,10 +52,12 @@ def conv_rows(
 
     layers = layers_of(shapes, formats, device, cold, ISOLATED_COPIES)
     model = conv_model(device, stack)
-    made = kernels_of(layers, model, planar=stack_of(stack).planar)
+    made = kernels_of(layers, model, device.sm.count, planar=stack_of(stack).planar)
     width_a, width_b = formats.activation.bytes_per_element, formats.weight.bytes_per_element
     tensor = bool(layers.tensor[0]) if len(layers.tensor) else False
-    tables = np.stack([tile_table(device, *key) for key in table_keys(model, width_a, width_b, tensor)])
+    either = bool(layers.lane_rate[0] > 0) if len(layers.lane_rate) else False
+    keys = table_keys(model, width_a, width_b, tensor, either)
+    tables = np.stack([tile_table(device, *key) for key in keys])
     out = np.zeros((len(made.rows), R.OUT_WIDTH))
     constants = device.kernels.product.array
     cost_rows(made.rows, tables, SPLIT_ARRAY, device_array(device), constants, True, out)

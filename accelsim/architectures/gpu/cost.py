@@ -19,7 +19,15 @@ from accelsim.architectures.gpu.attention import run_kernel
 from accelsim.architectures.gpu.finish import of_device, timed
 from accelsim.architectures.gpu.lower import Plan, as_arrays
 from accelsim.architectures.gpu.moe import grouped_line
-from accelsim.architectures.gpu.tiles import SPLITS, TILES, half_rate, port_scale, shared_loads, switched_j
+from accelsim.architectures.gpu.tiles import (
+    SPLITS,
+    TILES,
+    half_rate,
+    port_scale,
+    shared_loads,
+    switched_j,
+    voltage,
+)
 from accelsim.core.units import si
 
 SPLIT_ARRAY = np.array(SPLITS, dtype=np.float64)
@@ -31,7 +39,7 @@ def device_array(device: Any) -> np.ndarray:
     headroom_w = max(0.0, (power.tdp_w or 0.0) - (power.idle_w or 0.0))
     values = [sm.count, memory.bandwidth_bytes_per_s, memory.latency_s, l2.capacity_bytes]
     values += [l2.bandwidth_bytes_per_s, l2.latency_s, headroom_w, memory.efficiency, half_rate(device)]
-    values += [shared_loads(device), port_scale(device), switched_j(device)]
+    values += [shared_loads(device), port_scale(device), switched_j(device), voltage(device)[1]]
     return np.array(values, dtype=np.float64)
 
 

@@ -243,15 +243,15 @@ def _localities(groups: tuple[Group, ...], traffic: tuple[float, ...], cold: boo
     """How far back each group's data was touched last, in bytes of traffic since.
 
     Weights and graph inputs return once per run, after all the traffic of a run. An activation returns after
-    the traffic since its producer. Results overwrite a buffer that the same kernel used a kernel's traffic
-    ago. Operators without edges are loops of their own.
+    the traffic since the kernel that wrote or read it last. Results overwrite a buffer that the same kernel
+    used a kernel's traffic ago. Operators without edges are loops of their own.
     """
     if cold:
         return [Locality(inf, inf, inf, inf)] * len(groups)
     isolated = not any(g.after for g in groups)
     run = sum(own * g.repeat for own, g in zip(traffic, groups))
     since = list(accumulate(traffic))
-    home = {t.name: i for i, g in enumerate(groups) for t in g.outputs}
+    last = dict[str, int]()  # kernel that wrote or read a tensor last
     found = []
     for i, g in enumerate(groups):
         own = traffic[i]
@@ -265,13 +265,14 @@ def _localities(groups: tuple[Group, ...], traffic: tuple[float, ...], cold: boo
         for t in g.inputs:
             if t.role == "weight":
                 continue
-            source = home.get(t.name)
+            source = last.get(t.name)
             distance = run if source is None else since[i] - since[source] + t.size_bytes
             if t.name == first:
                 left = distance
             else:
                 extra = max(extra, distance)
         found.append(Locality(left, run, own, extra))
+        last.update((t.name, i) for t in (*g.inputs, *g.outputs))
     return found
 
 
@@ -350,7 +351,8 @@ def _plan_kernel(
     moved = (a_bytes, b_bytes, c_bytes, extra)
     distances = (at.of(left, anchor), at.of(right, anchor), at.outputs, at.extra or at.outputs)
     if anchor.kind == "conv":
-        keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, dense_b, tensor)
+        lanes = C.lanes_of(device, operand.name)
+        keys = C.table_keys(C.conv_model(device, options.stack), bytes_a, dense_b, tensor, lanes[0] > 0)
         units = (
             bytes_a,
             bytes_b,
@@ -362,13 +364,13 @@ def _plan_kernel(
             vector,
             plan.table(*keys),
         )
-        tiles = _winograd_tiles(anchor, operand.name, tensor)
-        record = (*_window(anchor, m), *moved, *distances, *units, *tiles)
+        tiles = _winograd_tiles(anchor) if lanes[0] else (0.0, 0.0)
+        record = (*_window(anchor, m), *moved, *distances, *units, *tiles, *lanes)
         plan.convolutions.append((index, record))
         return
     sizes = (nest.batch, m, n, k)
     widths = (bytes_a, bytes_b, bytes_c)
-    table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES))
+    table = plan.table((bytes_a, dense_b, STEP_BYTES, TILES, True))
     rest = (vector_ops, vector, table, nest.share, float(operand.is_integer), 0.0)
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":
@@ -387,12 +389,12 @@ def _window(op: Op, pixels: int) -> tuple[float, ...]:
     return tuple(map(float, (nest.batch, pixels, nest.n, channels, nest.k // channels, stride)))
 
 
-def _winograd_tiles(op: Op, name: str, tensor: bool) -> tuple[float, float]:
-    """Winograd tiles of a two-dimensional fp32 convolution of stride one on the vector units."""
+def _winograd_tiles(op: Op) -> tuple[float, float]:
+    """Winograd tiles of a two-dimensional convolution of stride one."""
     x, w, y = op.inputs[0], op.inputs[1], op.outputs[0]
     ones = all(v == 1 for key in ("stride", "dilation") for v in op.attribute(key, (1,)))
     plain = ones and not op.attribute("transposed", False) and op.attribute("groups", 1) == 1
-    if len(x.shape) != 4 or tensor or name != "fp32" or not plain:
+    if len(x.shape) != 4 or not plain:
         return 0.0, 0.0
     kernel, size = (w.shape[2], w.shape[3]), (y.shape[2], y.shape[3])
     return C.winograd_tiles_of(kernel, size, x.shape[0])
@@ -404,7 +406,8 @@ def _plan_convolutions(plan: Plan, device: Any, options: Options) -> None:
         return
     layers = C.Layers.of([record for _, record in plan.convolutions])
     indices = [index for index, _ in plan.convolutions]
-    made = C.kernels_of(layers, C.conv_model(device, options.stack), planar=stack_of(options.stack).planar)
+    model, planar = C.conv_model(device, options.stack), stack_of(options.stack).planar
+    made = C.kernels_of(layers, model, device.sm.count, planar=planar)
     columns = (made.rows.tolist(), made.owner.tolist(), made.launches.tolist(), made.algorithm.tolist())
     for row, owner, launches, algorithm in zip(*columns):
         plan.add(indices[owner], row, launches=launches, choice=algorithm)

@@ -202,16 +202,18 @@ def _gathered(plan: Plan, device: Any, stack: str) -> tuple[Array, Array]:
     if not plan.convolutions:
         return counts, factors
     layers = C.Layers.of([record for _, record in plan.convolutions])
-    each, gathers = C.gathering(layers, C.conv_model(device, stack))
+    model = C.conv_model(device, stack)
+    each, gathers = C.gathering(layers, model)
+    lanes, _ = C.gathering(layers.on_lanes(), model)
     depthwise = C.is_depthwise(layers)
     of = {index: i for i, (index, _) in enumerate(plan.convolutions) if not depthwise[i]}
-    seen: set[int] = set()
+    seen: set[tuple[int, int]] = set()
     for position, (owner, choice) in enumerate(zip(plan.owner, plan.choice)):
-        if owner in of and choice == C.IMPLICIT and owner not in seen:
-            seen.add(owner)
+        if owner in of and choice in (C.IMPLICIT, C.LANES) and (owner, choice) not in seen:
+            seen.add((owner, choice))
             i = of[owner]
             counts[position] = gathers[i], layers.vector_ops[i]
-            factors[position] = each[i]
+            factors[position] = each[i] if choice == C.IMPLICIT else lanes[i]
     return counts, factors
 
 

@@ -15,7 +15,14 @@ import numpy.typing as npt
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.finish import Timed, launch_s, timed
 from accelsim.architectures.gpu.rates import product_rate, wider
-from accelsim.architectures.gpu.tiles import half_rate, port_scale, shared_loads, switched_j, tile_table
+from accelsim.architectures.gpu.tiles import (
+    half_rate,
+    port_scale,
+    shared_loads,
+    switched_j,
+    tile_table,
+    voltage,
+)
 from accelsim.architectures.opwork import output_bytes
 from accelsim.core.precision import Precision, PrecisionPlan
 from accelsim.hardware.expert_kernels import MoeModel
@@ -66,7 +73,7 @@ def device_numbers(device: Any, rate: float, clock: float, *, integer: bool = Fa
     headroom_w = max(0.0, (power.tdp_w or 0.0) - (power.idle_w or 0.0))
     values = [device.sm.count, clock, rate, memory.bandwidth_bytes_per_s, memory.latency_s]
     values += [l2.bandwidth_bytes_per_s * p.l2_efficiency, l2.latency_s, l2.capacity_bytes * p.l2_share]
-    values += [shared_loads(device), headroom_w, half_rate(device)]
+    values += [shared_loads(device), headroom_w, half_rate(device), voltage(device)[1]]
     values += [p.tensor_efficiency, p.prologue_latencies, p.l2_bytes_per_clock * port_scale(device)]
     values += [p.epilogue_cycles, p.shared_bytes_per_clock, p.step_latencies, p.step_cycles]
     flop_j = p.switched_macs * switched_j(device) * (p.integer_power if integer else 1.0)

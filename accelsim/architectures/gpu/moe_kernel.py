@@ -15,12 +15,13 @@ from accelsim.architectures.gpu.grid import block_step, divided, spread, waves
 from accelsim.architectures.gpu.sm import clock_scale, joined, resident
 
 # Columns of the device array, see `moe.device_numbers`.
-SMS, CLOCK, RATE, DRAM_RATE, DRAM_LATENCY, L2_RATE, L2_LATENCY, L2_CAPACITY, SHARED_LOADS, HEADROOM, HALF = (
-    range(11)
+SMS, CLOCK, RATE, DRAM_RATE, DRAM_LATENCY, L2_RATE, L2_LATENCY, L2_CAPACITY, SHARED_LOADS, HEADROOM = range(
+    10
 )
+HALF, LEAST_VOLTS = range(10, 12)
 # Constants of plain products that carry over.
-TENSOR, PROLOGUE, PORT, EPILOGUE, SHARED, LATENCIES, STEP, FLOP_J, BYTE_J, OVERHEAD = range(11, 21)
-TILE_COSTS = 21  # the first of them
+TENSOR, PROLOGUE, PORT, EPILOGUE, SHARED, LATENCIES, STEP, FLOP_J, BYTE_J, OVERHEAD = range(12, 22)
+TILE_COSTS = 22  # the first of them
 
 # Columns of a row.
 KEY, HIDDEN, WIDTH, GATED, EXPERTS, ROUTED, BYTES_A, BYTES_B, BYTES_C = range(9)
@@ -194,7 +195,7 @@ def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, 
     busy_s, written_s = 0.0, 0.0
     rate = d[RATE] * min(1.0, d[TENSOR] * c[EFFICIENCY])
     for t in range(table.shape[0]):
-        tile_m, tile_n, step_k, stages, fit = table[t]
+        tile_m, tile_n, step_k, stages, fit, _ = table[t]
         if stages < 1.0 or tile_n >= 4.0 * max(n, 16.0):
             continue
         if tile_m > c[CAP] or tile_n > c[CAP]:
@@ -234,7 +235,7 @@ def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, 
     if d[HEADROOM] > 0.0:
         busy = 2.0 * rows * n * k / best / (d[RATE] * d[SMS] * d[CLOCK])
         power = busy * d[HALF] * d[SMS] * d[CLOCK] * d[FLOP_J] + missed / best * d[BYTE_J]
-        best_main /= clock_scale(power / d[HEADROOM])
+        best_main /= clock_scale(power / d[HEADROOM], d[LEAST_VOLTS])
     body = joined(best_main, dram_s, c[JOIN])
     on_chip, dram_part = divided(body, best_main, dram_s)
     spread(out, on_chip, step_parts, busy_s, limits, even, again)

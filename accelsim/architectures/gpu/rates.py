@@ -63,10 +63,14 @@ def product_rate(device: Any, name: str) -> tuple[float, float, bool]:
 
 
 def vector_rate(device: Any, name: str) -> float:
-    """Elementwise operations per SM and clock: the lanes, half the FMA rate; formats without a vector pipe
-    run as fp32.
+    """Elementwise operations per SM and clock: the lanes, half the FMA rate.
+
+    Formats without a vector pipe run as fp32, those of 8 bits and fewer as fp16 where that is faster: a half
+    holds them. Dot products of narrow integers add along a reduction, which elementwise work has not.
     """
     table = device.sm.vector_flop_per_clock
+    if name in PRECISIONS and PRECISIONS[name].bits <= 8:
+        return float(max(table.get("fp32", 0.0), table.get("fp16", 0.0)) or max(table.values())) / 2.0
     return (
         float(table.get(name, table["fp32"])) / 2.0
         if "fp32" in table or name in table

@@ -54,7 +54,7 @@ def plan_recurrent(
     written = sum(t.size_bytes for t in kernel.outputs)
     extra = max(0.0, traffic - x.size_bytes - w_ih.size_bytes - written)
     widths = (bytes_a, bytes_b, bytes_a)
-    table = plan.table((bytes_a, bytes_b, STEP_BYTES, TILES))
+    table = plan.table((bytes_a, bytes_b, STEP_BYTES, TILES, True))
     integer = float(product_precision(x, w_ih).is_integer)
     steps = float(step.steps)
     state = step.batch * step.m * step.k * bytes_a

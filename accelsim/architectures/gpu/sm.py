@@ -13,11 +13,11 @@ from numba import njit
 
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.grid import block_step, divided, spread, waves
-from accelsim.architectures.gpu.tiles import ALWAYS_SPLIT, THRESHOLD, TILES
+from accelsim.architectures.gpu.tiles import ALWAYS_SPLIT, TILES
 
 # Columns of the device array.
 _SMS, _DRAM_RATE, _DRAM_LATENCY, _L2_CAPACITY, _L2_RATE, _L2_LATENCY = range(6)
-_HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J = range(6, 12)
+_HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J, _THRESHOLD = range(6, 13)
 
 # Columns of the constants array, in the order of `ProductModel`.
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
@@ -46,18 +46,18 @@ def joined(a: float, b: float, p: float) -> float:
 
 
 @njit(cache=True)
-def clock_scale(power: float) -> float:
+def clock_scale(power: float, threshold: float) -> float:
     """Clock over nominal when the dynamic power at nominal clock is `power` times what the cap leaves.
 
-    Power goes with f V^2, and V rises linearly with f from `THRESHOLD`: the root of f V(f)^2 = 1 / power by
+    Power goes with f V^2, and V rises linearly with f from `threshold`: the root of f V(f)^2 = 1 / power by
     Newton's method, from above, where the function is convex.
     """
     if power <= 1.0:
         return 1.0
     scale = 1.0
     for _ in range(12):
-        volts = THRESHOLD + (1.0 - THRESHOLD) * scale
-        slope = volts * volts + 2.0 * scale * volts * (1.0 - THRESHOLD)
+        volts = threshold + (1.0 - threshold) * scale
+        slope = volts * volts + 2.0 * scale * volts * (1.0 - threshold)
         scale -= (scale * volts * volts - 1.0 / power) / slope
     return scale
 
@@ -118,17 +118,18 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
     least_rows = min(c[_ROWS], 2.0 ** math.ceil(math.log2(m)))
     whole = r[R.KIND] == R.UNSPLIT or (batch * m * n * k < c[_WORK] and k <= ALWAYS_SPLIT)
     for t in range(table.shape[0]):
-        tile_m, tile_n, step_k, stages, fit = table[t]
+        tile_m, tile_n, step_k, stages, fit, priced = table[t]
         if stages < 1.0 or tile_m >= 4.0 * max(m, 16.0) or tile_m < least_rows:
             continue
         if tile_n >= max(4.0 * max(n, 16.0), 2.0 * c[_COLUMNS]) or tile_n < c[_COLUMNS]:
             continue
+        tile_cost = c[_TILE + t] if priced > 0.0 else 1.0
         issue, supply, step_bytes = block_step(
             tile_m, tile_n, step_k, width_a, width_b, rate, c[_SHARED], from_l2
         )
-        step = max(issue, supply, step_bytes / port) * c[_TILE + t]
+        step = max(issue, supply, step_bytes / port) * tile_cost
         step += c[_OVERHEAD] + unpack * tile_n * step_k
-        step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages) * c[_TILE + t]
+        step_latency = max(c[_STEP_CYCLES], c[_STEP_LATENCIES] * latency_cycles / stages) * tile_cost
         epilogue = tile_m * tile_n * (c[_EPILOGUE] / 16384.0 + r[R.BYTES_C] / port)
         grid_m, grid_n = math.ceil(m / tile_m), math.ceil(n / tile_n)
         tiles = batch * grid_m * grid_n
@@ -181,8 +182,8 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
                 out[R.OUT_TILE] = t
                 out[R.OUT_SPLIT] = split
                 out[R.OUT_WAVES] = blocks / (sms * together)
-                unpacking, cost = unpack * tile_n * step_k, c[_TILE + t]
-                step_parts = (issue * cost, supply * cost, step_bytes / port * cost, unpacking, c[_OVERHEAD])
+                unpacking, load = unpack * tile_n * step_k, step_bytes / port * tile_cost
+                step_parts = (issue * tile_cost, supply * tile_cost, load, unpacking, c[_OVERHEAD])
                 busy_s, limits = issue_s, (l2_s, wait_s, vector_s)
                 even = (blocks / (sms * queue), max(1.0, blocks / (sms * together)) / rounds)
                 written_s = tile_m * tile_n * r[R.BYTES_C] / port / clock
@@ -261,7 +262,7 @@ def _govern(r, d, c, out):  # type: ignore[no-untyped-def]
     if r[R.INTEGER] > 0.0:
         tensor_w *= c[_INTEGER]
     power_w = tensor_w + out[R.OUT_DRAM_BYTES] / total * c[_BYTE_J]
-    scale = clock_scale(power_w / d[_HEADROOM])
+    scale = clock_scale(power_w / d[_HEADROOM], d[_THRESHOLD])
     if r[R.STEADY] == 0.0:
         scale += (1.0 - scale) * c[_LAG] / (total + c[_LAG])
     out[R.OUT_SCALE] = scale

@@ -42,12 +42,14 @@ CLUSTER_RATE = 4096
 """16-bit FLOP per SM and clock from which on thread blocks form clusters (Hopper and its successors)."""
 
 THRESHOLD = 0.4
-"""Voltage at which transistors cease to switch over that at the boost clock: about 0.4 V of 1 V (assumed)."""
+"""Voltage at which transistors cease to switch over that at the clock of the power model: about 0.4 V of 1 V
+(assumed).
+"""
 
 PORT_RATE, LEAST_RATE = 2048, 1024
 SWITCHING_SLOPE = 0.63
 
-COLUMNS = ("tile_m", "tile_n", "step_k", "stages", "blocks_per_sm")
+COLUMNS = ("tile_m", "tile_n", "step_k", "stages", "blocks_per_sm", "priced")
 
 
 def half_rate(device: Any) -> float:
@@ -77,7 +79,20 @@ def switched_j(device: Any) -> float:
     """
     energy, rate = device.energy.mac_j, half_rate(device)
     mac = energy.get("fp16") or energy.get("bf16") or 0.0
-    return float(mac) * (max(rate, 1.0) / CLUSTER_RATE) ** -SWITCHING_SLOPE
+    volts, _ = voltage(device)
+    return float(mac) * (max(rate, 1.0) / CLUSTER_RATE) ** -SWITCHING_SLOPE * volts**2
+
+
+def voltage(device: Any) -> tuple[float, float]:
+    """Voltage at the tensor clock over that at `voltage_clock`, and `THRESHOLD` over the former.
+
+    Siblings of one process share the curve of voltage over absolute clock, so that a card which boosts less
+    needs less energy per operation even at its own boost clock.
+    """
+    sm = device.sm
+    ratio = 1.0 if sm.voltage_clock_hz is None else sm.tensor_clock_hz / sm.voltage_clock_hz
+    volts = THRESHOLD + (1.0 - THRESHOLD) * ratio
+    return volts, THRESHOLD / volts
 
 
 @lru_cache(maxsize=128)
@@ -87,6 +102,7 @@ def tile_table(
     bytes_b: float,
     step_bytes: float = STEP_BYTES,
     allowed: tuple[tuple[int, int], ...] = TILES,
+    priced: bool = True,
 ) -> np.ndarray:
     """Tiles that fit a device for operands of given width.
 
@@ -99,13 +115,15 @@ def tile_table(
         Bytes of one operand row that a step loads [B].
     allowed : tuple
         Tiles that the library has.
+    priced : bool
+        The tiles cost what `tile_costs` of plain products says. False: one cycle of work is one cycle.
 
     Returns
     -------
-    ndarray, shape (tiles, 5)
+    ndarray, shape (tiles, 6)
         `COLUMNS`: rows and columns of the tile, reduction elements per step, pipeline stages, and blocks per
         SM as limited by shared memory, registers (the accumulators are 32 bits wide), threads (one per 64
-        outputs, in groups of 128) and the block limit. A tile that does not fit has zero stages.
+        outputs, in groups of 128) and the block limit; `priced`. A tile that does not fit has zero stages.
     """
     sm = device.sm
     rows = []
@@ -114,7 +132,7 @@ def tile_table(
         step = (tile_m * bytes_a + tile_n * bytes_b) * step_k
         stages = min(STAGES, floor((sm.shared_memory_bytes - RESERVED_BYTES) / step))
         if stages < 1 or (tile_m, tile_n) not in allowed:
-            rows.append((tile_m, tile_n, step_k, 0.0, 0.0))
+            rows.append((tile_m, tile_n, step_k, 0.0, 0.0, 0.0))
             continue
         threads = 128 * max(1, round(tile_m * tile_n / 64 / 128))
         blocks = min(
@@ -124,5 +142,5 @@ def tile_table(
             sm.max_blocks,
             BLOCKS_CAP,
         )
-        rows.append((tile_m, tile_n, step_k, float(stages), float(max(1, blocks))))
+        rows.append((tile_m, tile_n, step_k, float(stages), float(max(1, blocks)), float(priced)))
     return np.array(rows)

@@ -34,7 +34,7 @@ def table(**columns):
 
 def rows(formats="fp16", device=V100, stack="graph", **columns):
     layers = C.layers_of(table(**columns), plan(formats), device, True, 1)
-    return layers, C.kernels_of(layers, C.conv_model(device, stack))
+    return layers, C.kernels_of(layers, C.conv_model(device, stack), device.sm.count)
 
 
 def conv_graph(shape, name="fp16"):
@@ -203,3 +203,63 @@ def test_held_out_layers_of_deepbench(precision, limit):
     latency, *_ = conv_rows(shapes, plan(precision), V100, "graph", False)
     assert len(frame) > 40
     assert 100 * np.abs(latency / frame.latency_s.to_numpy() - 1).mean() < limit
+
+
+LAYERS = table(
+    c_in=[3, 3, 64, 256, 512, 32, 960],
+    c_out=[64, 32, 64, 64, 512, 256, 960],
+    kernel_h=[7, 3, 3, 1, 3, 5, 3],
+    kernel_w=[7, 3, 3, 1, 3, 5, 3],
+    h=[224, 224, 56, 56, 7, 28, 14],
+    w=[224, 224, 56, 56, 7, 28, 14],
+    stride=[2, 2, 1, 1, 1, 1, 1],
+    padding=[3, 1, 1, 0, 1, 2, 1],
+    groups=[1, 1, 1, 1, 1, 1, 960],
+    batch=[32, 32, 32, 32, 32, 32, 32],
+)
+
+
+def layer_times(device, formats, stack="graph"):
+    return conv_rows(LAYERS, plan(formats), load_hardware(device), stack, True).latency_s
+
+
+@pytest.mark.parametrize(
+    "device", ["t4", "rtx-2080-ti", "a10", "a100-sxm", "rtx-3090", "l4", "h100-sxm", "b200"]
+)
+@pytest.mark.parametrize("stack", ["graph", "tensorrt"])
+def test_narrow_integers_are_no_slower_than_halves(device, stack):
+    """Address arithmetic does not know the format of the data, so a first layer gains from bytes too."""
+    assert (layer_times(device, "int8", stack) <= 1.03 * layer_times(device, "fp16", stack)).all()
+
+
+@pytest.mark.parametrize(
+    ("weak", "strong"),
+    [
+        ("l4", "l40s"),
+        ("a2", "a10"),
+        ("a10", "a40"),
+        ("a30", "a100-sxm"),
+        ("t4", "rtx-2080-ti"),
+        ("v100-pcie", "v100-sxm"),
+        ("a100-sxm", "h100-sxm"),
+        ("mi210", "mi300x"),
+    ],
+)
+def test_no_convolution_is_slower_on_a_card_with_more_of_everything(weak, strong):
+    for formats in ("fp32", "fp16"):
+        assert (layer_times(strong, formats) <= 1.03 * layer_times(weak, formats)).all()
+
+
+def test_a_grid_that_leaves_the_device_idle_takes_other_kernels():
+    """One image of 7 x 7 and 64 filters is one block of 128 x 64 on 80 SMs, for all of its long reduction."""
+    shape = table(c_in=2048, c_out=64, kernel_h=3, kernel_w=3, h=7, w=7, stride=2, padding=1)
+    alone = conv_rows(shape, plan("fp32"), V100, "graph", False).latency_s[0]
+    block_s = 2 * 128 * 64 * 9 * 2048 / (V100.sm.vector_flop_per_clock["fp32"] * V100.sm.clock_hz)
+    assert alone < 0.25 * block_s
+
+
+@pytest.mark.parametrize("device", ["rtx-3090", "rtx-4090", "l4", "a100-sxm", "h100-sxm", "mi300x"])
+@pytest.mark.parametrize("stack", ["graph", "tensorrt"])
+def test_tf32_allows_tensor_cores_and_does_not_force_them(device, stack):
+    """A library may still take Winograd or multiply-adds of the lanes, the faster ones on a GeForce."""
+    assert (layer_times(device, "tf32", stack) <= layer_times(device, "fp32", stack) * (1 + 1e-12)).all()

@@ -123,7 +123,7 @@ def _twin(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, c):
     dram_s = missed / (d[M.DRAM_RATE] * c[M.DRAM])
     rate = d[M.RATE] * min(1.0, d[M.TENSOR] * c[M.EFFICIENCY])
     options = []
-    for t, (tile_m, tile_n, step_k, stages, fit) in enumerate(table):
+    for t, (tile_m, tile_n, step_k, stages, fit, _) in enumerate(table):
         if stages < 1 or tile_n >= 4 * max(n, 16) or max(tile_m, tile_n) > c[M.CAP]:
             continue
         if tile_m < c[M.PAD] or (tile_m > c[M.PAD] and tile_m >= 4 * max(most, 16)):
@@ -150,10 +150,11 @@ def _twin(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, c):
         busy = 2 * rows * n * k / total / (d[M.RATE] * d[M.SMS] * d[M.CLOCK])
         power = busy * d[M.HALF] * d[M.SMS] * d[M.CLOCK] * d[M.FLOP_J] + missed / total * d[M.BYTE_J]
         over = max(1.0, power / d[M.HEADROOM])
-        low, slow = 0.0, 1.0  # bisection of slow (0.4 + 0.6 slow)^2 = 1 / over
+        low, slow = 0.0, 1.0  # bisection of slow (v + (1 - v) slow)^2 = 1 / over
+        v = d[M.LEAST_VOLTS]
         for _ in range(60):
             middle = (low + slow) / 2
-            low, slow = (low, middle) if middle * (0.4 + 0.6 * middle) ** 2 * over > 1 else (middle, slow)
+            low, slow = (low, middle) if middle * (v + (1 - v) * middle) ** 2 * over > 1 else (middle, slow)
         main /= slow if over > 1 else 1.0
     return joined(main, dram_s, c[M.JOIN]) + fixed
 

@@ -129,6 +129,20 @@ def test_warm_caches_serve_fresh_activations(toy, run):
     assert any("warm" in note for note in run(block(), toy)[0].notes)
 
 
+def test_reading_a_tensor_keeps_it_in_the_cache(toy, run):
+    """Of two readers after a kernel that swept the 40 MB cache, the first fetches the tensor and the second
+    finds it there.
+    """
+    b = GraphBuilder("readers", "fp16")
+    y = b.activation(b.input("x", 4, 1024, 1024))
+    b.activation(b.input("swept", 16, 1024, 1024))
+    b.activation(y)
+    b.activation(y)
+    _, (_, _, first, second) = run(b.build(), toy, stack="eager")
+    assert first.bytes_by_level["dram"] == pytest.approx(2 * 4 * 2**20)
+    assert second.bytes_by_level["dram"] == 0
+
+
 def test_weights_that_fit_the_cache_return_for_a_lone_operator(toy, run):
     small, large = gemm(1, 1024, 1024), gemm(1, 8192, 8192)
     assert run(small, toy)[1][0].bytes_by_level["dram"] == 0
@@ -262,7 +276,7 @@ def test_tile_is_never_below_analytic(toy, channels, size, batch, default, stack
 
 def test_tiles_fit_shared_memory_registers_and_threads(toy):
     table = tile_table(toy, 2.0, 2.0)
-    for (tile_m, tile_n), (_, _, step, stages, blocks) in zip(TILES, table):
+    for (tile_m, tile_n), (_, _, step, stages, blocks, _) in zip(TILES, table):
         assert stages * blocks * (tile_m + tile_n) * 2 * step <= toy.sm.shared_memory_bytes
         assert blocks == 1 or blocks * tile_m * tile_n <= toy.sm.registers
     assert table[TILES.index((64, 64)), 4] > table[TILES.index((256, 128)), 4]

@@ -21,6 +21,7 @@ from accelsim.architectures.gpu.tiles import (
     shared_loads,
     switched_j,
     tile_table,
+    voltage,
 )
 from accelsim.hardware.spec import load_hardware
 
@@ -109,7 +110,7 @@ def twin(r, device, c):
         chain = c.vector_latencies + max(0, depth * r[R.BYTES_A] / c.vector_bytes - 1)
         total = joined(main, first / dram_rate, c.overlap) + latency * chain + vector
         best = total, first, None, 1
-    for cost, (tm, tn), (_, _, step_k, stages, fit) in zip(
+    for cost, (tm, tn), (_, _, step_k, stages, fit, _) in zip(
         c.tile_costs, TILES, tile_table(d, r[R.BYTES_A], r[R.BYTES_B])
     ):
         if (
@@ -357,12 +358,35 @@ def test_integers_draw_less_and_so_throttle_less(toy):
     assert (free[0] == free[1]).all()
 
 
+def test_siblings_at_one_absolute_clock_take_the_same_power(toy):
+    """A card that boosts to three quarters of its sibling's clock ends up, under a cap, at the clock where
+    the sibling would: one voltage curve over absolute clock.
+    """
+    slow = toy.model_copy(
+        update={
+            "sm": toy.sm.model_copy(
+                update={
+                    "tensor_clock_hz": 0.75 * toy.sm.tensor_clock_hz,
+                    "voltage_clock_hz": toy.sm.tensor_clock_hz,
+                }
+            )
+        }
+    )
+    volts, threshold = voltage(slow)
+    assert voltage(toy) == (1.0, THRESHOLD)
+    assert volts == pytest.approx(0.4 + 0.6 * 0.75)
+    for power in (3.0, 5.0):  # of the sibling at its own clock, over the cap
+        scale = clock_scale(power * 0.75 * volts**2, threshold)
+        assert 0.75 * scale == pytest.approx(clock_scale(power, THRESHOLD), rel=1e-9)
+    assert switched_j(slow) == pytest.approx(switched_j(toy) * volts**2)
+
+
 def test_clock_scale_is_continuous_and_falls():
     powers = np.linspace(0.5, 6, 200)
-    scales = np.array([clock_scale(p) for p in powers])
+    scales = np.array([clock_scale(p, THRESHOLD) for p in powers])
     assert (np.diff(scales) <= 0).all()
     assert np.abs(np.diff(scales)).max() < 0.02
-    assert clock_scale(1.0) == 1
+    assert clock_scale(1.0, THRESHOLD) == 1
     volts = THRESHOLD + (1 - THRESHOLD) * scales
     assert (scales * volts**2)[powers > 1] == pytest.approx(1 / powers[powers > 1], rel=1e-9)
 
