@@ -37,6 +37,7 @@ CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "splits": (0.0, 1.0),
         "least_rows": (0.0, 64.0, 128.0),
         "least_columns": (0.0, 64.0, 128.0),
+        "swizzle": (0.0, 1.0, 2.0, 4.0),
         "split_work": (0.0, 2.0**20, 2.0**21, 2.0**22),
     }
 )

@@ -95,6 +95,9 @@ class ProductModel(Section):
     tile by the number of tokens alone have none that are shorter."""
     least_columns: Ratio
     """Columns of the narrowest tile."""
+    swizzle: Ratio = 0.0
+    """Columns of tiles that a kernel walks down together, group after group; 0: the tiles of a wave are as
+    square as the grid allows."""
 
     @property
     def array(self) -> Any:
@@ -255,6 +258,7 @@ class FormatModel(Section):
     quantise_passes: Ratio
     least_rows: Ratio
     least_columns: Ratio
+    swizzle: Ratio = 0.0
     splits: Annotated[float, Field(ge=0, le=1)]
     """1: the reduction may be split over blocks."""
 
@@ -271,7 +275,8 @@ class KernelModels(Section):
     product: ProductModel
     formats: Mapping[str, Mapping[str, FormatModel]] = Field(default_factory=dict)
     """Products in narrow formats by stack, then by format: ``fp8_e4m3``, ``fp8_e4m3-block`` (one scale per
-    128 elements), ``nvfp4``, ``int8``, ``weight-int8``, ``weight-int4``."""
+    128 elements), ``nvfp4``, ``int8``, ``weight-int8``, ``weight-int4``; with ``-ROWS`` the kernel that a
+    stack takes for up to so many rows."""
     attention: Mapping[str, Mapping[str, AttentionModel]]
     """By stack, then by kernel: ``prefill`` and ``decode``, with ``-kv8`` for caches of 8 bits and ``-fp8``
     for queries of 8 bits too. Where a stack runs some shapes on another kernel: ``-WIDTH`` for one width of

@@ -16,7 +16,7 @@ from accelsim.architectures.gpu import conv as C
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.attention_lower import FUSED, attention_constants, attention_row
 from accelsim.architectures.gpu.collectives import collective_s
-from accelsim.architectures.gpu.formats import product_constants
+from accelsim.architectures.gpu.formats import product_constants, row_limits
 from accelsim.architectures.gpu.host import host_bound_s, joining_rule
 from accelsim.architectures.gpu.moe import FEW, format_name, moe_model
 from accelsim.architectures.gpu.power import DECODE, PREFILL, PRODUCT, family
@@ -374,7 +374,9 @@ def _plan_kernel(
     rest = (vector_ops, vector, table, nest.share, float(operand.is_integer), 0.0)
     kind = R.MATRIX
     if anchor.kind == "matmul" and right.role == "weight":
-        constants, splits = product_constants(device, options.stack, right.precision, left.precision)
+        which = (device, options.stack, right.precision, left.precision)
+        most = next(rows for rows in row_limits(*which) if m <= rows)
+        constants, splits = product_constants(*which, most_rows=most)
         kind = R.MATRIX if splits else R.UNSPLIT
         if constants is not device.kernels.product:
             plan.constants[len(plan.rows)] = constants

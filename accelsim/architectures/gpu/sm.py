@@ -23,9 +23,10 @@ _HEADROOM, _DRAM_SHARE, _HALF, _CLUSTER, _PORT_SCALE, _SWITCHED_J, _THRESHOLD = 
 _TENSOR, _DRAM, _VECTOR, _PROLOGUE, _PORT, _FABRIC, _EPILOGUE, _SHARED = range(1, 9)
 _STEP_LATENCIES, _STEP_CYCLES, _SPLIT, _SPLIT_SHARE, _OVERLAP, _MACS, _BYTE_J, _CACHE = range(9, 17)
 _HITS, _VECTOR_LATENCIES, _VECTOR_BYTES, _OVERHEAD, _TILE = range(17, 22)
-_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES, _INTEGER, _LAG, _WORK, _ROWS, _COLUMNS = range(
-    _TILE + len(TILES), _TILE + len(TILES) + 10
+_UNPACK, _QUANTISE, _QUANTISE_ROW, _ELEMENT, _PASSES, _INTEGER, _LAG, _WORK = range(
+    _TILE + len(TILES), _TILE + len(TILES) + 8
 )
+_ROWS, _COLUMNS, _SWIZZLE = range(_WORK + 1, _WORK + 4)
 
 
 @njit(cache=True)
@@ -154,9 +155,13 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
             fixed = merge_s + (c[_PROLOGUE] * latency_cycles + epilogue) / clock + vector_s / rounds
             if max(main, first / dram_rate) + fixed >= best:
                 continue
-            # A wave covers a patch of tiles as square as the grid allows; blocks of a patch share loads.
+            # A wave covers a patch of tiles as square as the grid allows, or a few columns of tiles where the
+            # kernel walks down those first; blocks of a patch share loads.
             patch = max(1.0, min(tiles, sms * together / split))
-            wide_m = min(grid_m, max(1.0, math.sqrt(patch * tile_n / tile_m)))
+            square = math.sqrt(patch * tile_n / tile_m)
+            if c[_SWIZZLE] > 0.0:
+                square = patch / min(grid_n, c[_SWIZZLE])
+            wide_m = min(grid_m, max(1.0, square))
             wide_n = min(grid_n, max(1.0, patch / wide_m))
             wide_m = min(grid_m, max(1.0, patch / wide_n))
             side_m = wide_m * tile_m * k * width_a * reuse_a
@@ -168,7 +173,7 @@ def _product(r, table, splits, d, c, misses, governor, out):  # type: ignore[no-
             again_b = b_bytes * (grid_m / wide_m - 1.0)
             along_n = again_a * near + again_b * (1.0 - resident(capacity, b_bytes + side_m))
             along_m = again_b * near + again_a * (1.0 - resident(capacity, a_bytes + side_n))
-            dram_bytes = first + min(along_n, along_m)
+            dram_bytes = first + (along_m if c[_SWIZZLE] > 0.0 else min(along_n, along_m))
             dram_s = dram_bytes / dram_rate
             body = joined(main, dram_s, c[_OVERLAP])
             if body + fixed < best:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from accelsim.architectures.gpu.collectives import TABLE_NAMES, collective_rows,
 from accelsim.architectures.gpu.conv_table import conv_rows
 from accelsim.architectures.gpu.cost import SPLIT_ARRAY, device_array
 from accelsim.architectures.gpu.finish import Timed, names, of_device, timed
-from accelsim.architectures.gpu.formats import product_constants
+from accelsim.architectures.gpu.formats import product_constants, row_limits
 from accelsim.architectures.gpu.lower import ISOLATED_COPIES
 from accelsim.architectures.gpu.moe import moe_flops, moe_rows
 from accelsim.architectures.gpu.rates import product_rate, wider
@@ -96,17 +96,27 @@ def _products(
         rows[:, column] = np.inf if options.cold else distance
     tiles = tile_table(device, width_a, width_b)
     out = np.empty((len(rows), R.OUT_WIDTH))
-    for block in np.unique(blocks):
-        at = blocks == block
-        constants, splits = device.kernels.product, True
-        if op == "gemm":
-            constants, splits = product_constants(
-                device, options.stack, right, formats.activation, float(block)
-            )
+    for at, constants, splits in _kernels(op, m, blocks, right, formats.activation, device, options.stack):
         rows[at, R.KIND] = R.MATRIX if splits else R.UNSPLIT
         out[at] = cost_table(rows[at], tiles, device, options, constants)
     found = timed(out, *of_device(device, options.stack))
     return found, _product_energy(2.0 * batch * m * n * k, product, blocks, found, device, options)
+
+
+def _kernels(
+    op: str, m: Array, blocks: Array, weight: Precision, activation: Precision, device: Any, stack: str
+) -> Iterator[tuple[npt.NDArray[np.bool_], ProductModel, bool]]:
+    """Rows that one kernel of the stack computes, its constants, and whether it may split the reduction."""
+    for block in np.unique(blocks):
+        least = 0.0
+        limits = row_limits(device, stack, weight, activation, float(block)) if op == "gemm" else (np.inf,)
+        for most in limits:
+            at = (blocks == block) & (m > least) & (m <= most)
+            least = most
+            if op != "gemm":
+                yield at, device.kernels.product, True
+            elif at.any():
+                yield (at, *product_constants(device, stack, weight, activation, float(block), most))
 
 
 def cost_table(

@@ -154,7 +154,8 @@ def twin(r, device, c):
             )
             main += (rounds - 1) * epilogue / r[R.CLOCK]
             patch = max(1, min(tiles, d.sm.count * together / split))
-            wide_m = min(grid[0], max(1, math.sqrt(patch * tn / tm)))
+            high = patch / min(grid[1], c.swizzle) if c.swizzle else math.sqrt(patch * tn / tm)
+            wide_m = min(grid[0], max(1, high))
             wide_n = min(grid[1], max(1, patch / wide_m))
             wide_m = min(grid[0], max(1, patch / wide_n))
             side_m, side_n = (
@@ -165,7 +166,7 @@ def twin(r, device, c):
             near = 1 - resident_share(capacity, side_m + side_n)
             along_n = again_a * near + again_b * (1 - resident_share(capacity, sizes[1] + side_m))
             along_m = again_b * near + again_a * (1 - resident_share(capacity, sizes[0] + side_n))
-            dram = first + min(along_n, along_m)
+            dram = first + (along_m if c.swizzle else min(along_n, along_m))
             dram_s = dram / dram_rate
             high, low = max(main, dram_s), min(main, dram_s)
             body = high * (1 + (low / high) ** c.overlap) ** (1 / c.overlap)
@@ -408,3 +409,19 @@ def test_measured_families_have_constants_of_their_own():
     for name in MEASURED:
         assert load_hardware(name).quantities["kernels.product.launch_cycles"].status == "measured"
     assert load_hardware("t4").quantities["kernels.product.launch_cycles"].status == "assumed"
+
+
+def test_a_kernel_that_walks_down_columns_reads_its_left_operand_once_per_column(toy):
+    """With more rows of tiles than a wave holds, a wave is one column; the left operand, larger than the L2,
+    returns for each. As square a patch as the grid allows reads less, and small operands are read once.
+    """
+    columns = GENERIC.model_copy(update={"swizzle": 1.0})
+    big, small = row(65536, 2048, 4096), row(64, 2048, 256)
+    walked, square = (run_rows([big, small], toy, c) for c in (columns, GENERIC))
+    tile_m, tile_n = TILES[int(walked[0, R.OUT_TILE])]
+    assert 65536 / tile_m > 2 * toy.sm.count
+    left = 65536 * 4096 * 2.0
+    assert left > toy.l2.capacity_bytes
+    assert walked[0, R.OUT_DRAM_BYTES] >= left * 2048 / tile_n
+    assert square[0, R.OUT_DRAM_BYTES] < 0.7 * walked[0, R.OUT_DRAM_BYTES]
+    assert walked[1, R.OUT_DRAM_BYTES] == square[1, R.OUT_DRAM_BYTES]
