@@ -280,12 +280,12 @@ def _serve(
     work = np.empty((rules.max_seqs + 1, 2), dtype=np.int64)
     c = np.zeros(12, dtype=np.int64)
     c[FREE], c[PIECE] = rules.blocks, rules.grain // rules.block
-    clock, position, unseen = 0, 0, rules.poll
+    clock, position, unseen, until = 0, 0, rules.poll, 0
     steps, busy, out, peak = 0, 0, 0, 0
     kv_ns, energy = 0.0, 0.0
     last_gap, last_bin = -1, 0
     while True:
-        while unseen >= rules.poll and position < known and coming[position] <= clock:
+        while unseen >= rules.poll and position < known and coming[position] <= until:
             arrival[c[BEGUN]] = coming[position]
             c[BEGUN] += 1
             position += 1
@@ -300,7 +300,7 @@ def _serve(
             if position >= known:
                 break
             clock = max(clock, coming[position])
-            unseen = rules.poll
+            until, unseen = clock, rules.poll
             continue
         decoding, chunks, new, sampled, context, past, drafted = 0, 0, 0, 0, 0, 0, 0
         for i in range(c[PLANNED]):
@@ -331,6 +331,7 @@ def _serve(
         if count_energy:
             energy += _lookup(j0, j1, j2, j3, total, sampled, decoding, mean, chunks, new, before)
         taken = int(seconds * 1e9 + 0.5)
+        until = clock if rules.ahead else clock + taken
         clock += taken
         busy += taken
         steps += 1
