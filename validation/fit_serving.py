@@ -29,7 +29,7 @@ from scipy.optimize import minimize
 
 from accelsim.core.paths import data_folder
 from accelsim.serving.llm.policy import Host
-from accelsim.validate.llm_campaigns import COLUMNS, DEFAULT, FILE, Settings, known
+from accelsim.validate.llm_campaigns import COLUMNS, DEFAULT, FILE, Settings, branch_of, known, usual_of
 from accelsim.validate.llm_rows import ServingRow, rows
 from accelsim.validate.llm_serving import ACCEPTANCE, frame_of, replay
 
@@ -39,7 +39,7 @@ BACKENDS = ("vllm", "trtllm", "sglang")
 ROWS, SEED = {"vllm": 420, "trtllm": 900, "sglang": 900}, 5
 """Most rows of a backend that are replayed, drawn at random; flags of campaigns need all there are."""
 
-MOST_TOKENS = 135_000
+MOST_TOKENS = 70_000
 """Rows with more users x output tokens take too long for a fit."""
 
 BASE = Host(4e-4, 1e-5, 2e-3, 0.0, 0.2)
@@ -55,17 +55,21 @@ STARTS = ((0.4, 1.0, 0.5, 0.6, 0.5, 0.6), (0.3, 0.3, 0.1, 1.0, 3.0, 0.0), (0.5, 
 SCALES = (0.3, 0.1)
 """Log errors of TTFT and TPOT from which on a row counts little (Welsch)."""
 
-DELIVERY = (1, 4, 8, 16, 40)
+DELIVERY = (1, 4, 12, 40)
 """Tokens until the client has the first, that are replayed."""
 
-STREAMS = {"vllm": (1,), "trtllm": (1, 20), "sglang": (1, 10, 30)}
+STREAMS = {"vllm": (1,), "trtllm": (1, 4, 20), "sglang": (1, 10, 30)}
 POLLS = {"sglang": (30,)}
 DRAFTS = {"deepseek-ai--DeepSeek-R1": 3}
-"""Flags that are told apart: `stream_interval` and `scheduler_recv_interval` of published recipes, and
-multi-token prediction (three drafts) of TensorRT-LLM for models that have the head for it."""
+SHORT = {"trtllm": (1,)}
+"""Flags that are told apart: `stream_interval` and `scheduler_recv_interval` of published recipes,
+multi-token prediction (three drafts) of TensorRT-LLM for models that have the head for it, and an engine with
+one place less than users."""
 
 GAIN = 0.6
-"""Loss that flags of a campaign must save, summed over its rows, against those of most campaigns."""
+BRANCH_GAIN = 1.5
+"""Loss that flags of a campaign must save, summed over its rows, against those of most campaigns, and those
+of a branch of its launch script against the campaign's."""
 
 TURNS = 6
 
@@ -81,7 +85,7 @@ class Fitted:
 
     def of(self, row: ServingRow) -> Settings:
         """Flags of a row."""
-        return self.settings.get(row.campaign, self.settings.get(self.backend, DEFAULT))
+        return usual_of(row, self.settings)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ def answers(training: Sequence[ServingRow]) -> Answers:
     cheap = [r for r in training if r.users * r.osl < MOST_TOKENS]
     order = np.random.default_rng(SEED).permutation(len(cheap))[: ROWS[backend]]
     flags = [DEFAULT, *(Settings(poll=p) for p in POLLS.get(backend, ()))]
+    flags += [Settings(short=n) for n in SHORT.get(backend, ())]
     if backend == "trtllm":
         flags += [Settings(drafts=d) for d in sorted(set(DRAFTS.values()))]
     held, points, delivered, changed = [], [], [], []
@@ -181,55 +186,79 @@ def answers(training: Sequence[ServingRow]) -> Answers:
 
 def fit(found: Answers, flags: bool = True) -> Fitted:
     """Constants and flags in turns, from several starts; without `flags` all have the defaults."""
-    names = sorted({r.campaign for r in found.held})
-    campaign = np.array([names.index(r.campaign) for r in found.held])
+    campaigns, of_campaign = _numbered([r.campaign for r in found.held])
+    branches, of_branch = _numbered([branch_of(r) for r in found.held])
+    above = np.zeros(len(branches), dtype=np.int64)
+    above[of_branch] = of_campaign
     backend = found.held[0].backend
     choices = list(product(range(len(found.flags)), STREAMS[backend])) if flags else [(0, 1)]
     speculates = np.array([r.config in DRAFTS for r in found.held])
     n = len(found.held)
 
     def settings(x: Array) -> npt.NDArray[np.int64]:
-        """The choice of each campaign, and of one without an entry of its own."""
+        """The choice of each branch, of each campaign, and of one without an entry of its own."""
         each = [
             loss(found.at(x, np.full(n, f), np.full(n, float(stream))), found.measured)
             + np.where((found.flags[f].drafts > 0) & ~speculates, np.inf, 0.0)
             for f, stream in choices
         ]
-        total = np.stack([np.bincount(campaign, e, len(names)) for e in each])
+
+        def clearly(
+            of: npt.NDArray[np.int64], usual: npt.NDArray[np.int64], gain: float
+        ) -> npt.NDArray[np.int64]:
+            total = np.stack([np.bincount(of, e, len(usual)) for e in each])
+            before = total[usual, np.arange(len(usual))]
+            return np.where(total.min(axis=0) < before - gain, total.argmin(axis=0), usual)
+
         usual = int(np.mean(each, axis=1).argmin())
-        chosen: npt.NDArray[np.int64] = np.where(
-            total.min(axis=0) < total[usual] - GAIN, total.argmin(axis=0), usual
-        )
-        return np.append(chosen, usual)
+        whole = clearly(of_campaign, np.full(len(campaigns), usual), GAIN)
+        return np.concatenate([clearly(of_branch, whole[above], BRANCH_GAIN), whole, [usual]])
 
-    def search(chosen: npt.NDArray[np.int64], u: Array) -> tuple[Array, float]:
-        flag = np.array([choices[c][0] for c in chosen])[campaign]
-        stream = np.array([float(choices[c][1]) for c in chosen])[campaign]
+    def exceptions(chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Branches and campaigns that need an entry."""
+        part, whole = chosen[: len(branches)], chosen[len(branches) : -1]
+        return np.concatenate([part != whole[above], whole != chosen[-1], [True]])
+
+    def search(chosen: npt.NDArray[np.int64], u: Array, free: int = 6) -> tuple[Array, float]:
+        """The first `free` constants with the least loss, and it."""
+        flag = np.array([choices[c][0] for c in chosen])[of_branch]
+        stream = np.array([float(choices[c][1]) for c in chosen])[of_branch]
         done = minimize(
-            lambda v: float(loss(found.at(np.abs(v) * UNIT, flag, stream), found.measured).mean()), u,
-            method="Nelder-Mead", options={"maxiter": 900, "xatol": 1e-3, "fatol": 1e-6},
+            lambda v: float(
+                loss(found.at(np.append(np.abs(v), u[len(v) :]) * UNIT, flag, stream), found.measured).mean()
+            ),
+            u[:free], method="Nelder-Mead", options={"maxiter": 900, "xatol": 1e-3, "fatol": 1e-6},
         )  # fmt: skip
-        return np.abs(done.x), float(done.fun)
+        return np.append(np.abs(done.x), u[free:]), float(done.fun)
 
-    best, least = (np.array(STARTS[0]), np.zeros(len(names) + 1, dtype=np.int64)), np.inf
+    size = len(branches) + len(campaigns) + 1
+    best, least = (np.array(STARTS[0]), np.zeros(size, dtype=np.int64)), np.inf
     for start in STARTS:
-        u, last = np.array(start), np.full(len(names) + 1, -1)
+        u, last = np.array(start), np.full(size, -1)
         for _ in range(TURNS):
             chosen = settings(u * UNIT)
             if (chosen == last).all():
                 break
             last = chosen
             u, value = search(chosen, u)
-            value += GAIN * float((chosen[:-1] != chosen[-1]).sum()) / n
+            value += GAIN * float(exceptions(chosen).sum()) / n
             if value < least:
                 best, least = (u, chosen), value
-    x, chosen = best[0] * UNIT, best[1]
+    u, chosen = best
+    u[-1] = np.rint(u[-1] * UNIT[-1]) / UNIT[-1]  # engines count whole tokens; the others make up for it
+    x = search(chosen, u, free=5)[0] * UNIT
     settled = {
         name: replace(found.flags[choices[c][0]], stream=choices[c][1])
-        for name, c in zip([*names, backend], chosen)
-        if c != chosen[-1] or name == backend
+        for name, c, needed in zip([*branches, *campaigns, backend], chosen, exceptions(chosen))
+        if needed
     }
     return Fitted(Host(*x[:3].tolist(), float(x[4]), float(x[3])), 1.0 + float(x[5]), settled, backend)
+
+
+def _numbered(names: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Distinct names, and the place of each name among them."""
+    distinct = sorted(set(names))
+    return distinct, np.array([distinct.index(name) for name in names])
 
 
 def predicted(found: Answers, fitted: Fitted) -> Array:
@@ -309,7 +338,7 @@ def main(arguments: Sequence[str]) -> None:
         report("the same, replayed", found.held, fitted)
         written = {k: v for k, v in written.items() if k.split("|")[0] != backend} | fitted.settings
     if given.write:
-        _write(written, Counter(r.campaign for r in everything))
+        _write(written, Counter(name for r in everything for name in (r.campaign, branch_of(r))))
 
 
 def _write(settings: Mapping[str, Settings], counts: Mapping[str, int]) -> None:
@@ -319,7 +348,7 @@ def _write(settings: Mapping[str, Settings], counts: Mapping[str, int]) -> None:
         for campaign in sorted(settings):
             s = settings[campaign]
             n = counts[campaign] if "|" in campaign else ""
-            table.writerow((campaign, n, s.stream, s.poll, s.drafts))
+            table.writerow((campaign, n, s.stream, s.poll, s.drafts, s.short))
 
 
 if __name__ == "__main__":

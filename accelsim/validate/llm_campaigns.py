@@ -9,7 +9,8 @@ has the flags of most campaigns of its backend.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,21 +20,24 @@ if TYPE_CHECKING:
     from accelsim.validate.llm_rows import ServingRow
 
 FILE = "campaigns.csv"
-COLUMNS = ("campaign", "rows", "stream", "poll", "drafts")
+COLUMNS = ("campaign", "rows", "stream", "poll", "drafts", "short")
 
 BALANCE_STEPS = 60
 """TensorRT-LLM with data-parallel attention: steps for which a rank may hold its prompts back so that all
 ranks have some (``attention_dp_config.timeout_iters`` of the published recipes, recalled)."""
 
+NODE = 8
+"""Devices of a node."""
+
 FEW_USERS = 16
 """Below so many users the recipes of SGLang look for requests three times as often (recalled, and seen in
 training rows: from 8 to 16 users TTFT grows by 100 to 200 ms)."""
 
+GENERATED = "|1.0.0rc3|"
+"""Build of TensorRT-LLM that was measured with launch scripts of AIConfigurator's generator (recalled)."""
 
-FRONT_END_S = {"1.0.0rc3": 0.06}
-"""By build: what the front end and client of its measurements add to TTFT beside the backend's constant [s].
-The rows of TensorRT-LLM 1.0.0rc3 were taken with another load generator than the recipes; of 0, 60 and 90 ms
-the value that is best on training rows left out (TTFT of the backend 26.2, 22.6, 22.9 %)."""
+GENERATED_TOKENS = 1500
+"""What that generator adds to prompt and users for ``max_num_tokens`` (recalled)."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,14 @@ class Settings:
         Steps of decoding between two looks for new requests (``scheduler_recv_interval``).
     drafts : int
         Draft tokens per step of multi-token prediction.
+    short : int
+        Users for whom the engine has no place (``max_batch_size`` below the number of users).
     """
 
     stream: int = 1
     poll: int = 1
     drafts: int = 0
+    short: int = 0
 
 
 DEFAULT = Settings()
@@ -64,23 +71,37 @@ def known() -> dict[str, Settings]:
     path = data_folder("validation") / "serving" / FILE
     with path.open(newline="") as file:
         return {
-            r["campaign"]: Settings(int(r["stream"]), int(r["poll"]), int(r["drafts"]))
-            for r in csv.DictReader(file)
+            r["campaign"]: Settings(*(int(r[name]) for name in COLUMNS[2:])) for r in csv.DictReader(file)
         }
+
+
+def branch_of(row: ServingRow) -> str:
+    """Where a launch script may have flags of its own: nominal lengths, and a whole node of eight or less."""
+    devices = "8" if row.split.devices >= NODE else "1-7"
+    return f"{row.campaign}|{row.isl}/{row.osl}|{devices}"
+
+
+def usual_of(row: ServingRow, table: Mapping[str, Settings]) -> Settings:
+    """The entry of a row's branch, else of its campaign, else of its backend."""
+    keys = (branch_of(row), row.campaign, row.backend)
+    return next((table[key] for key in keys if key in table), DEFAULT)
 
 
 def settings_of(row: ServingRow, found: Settings | None = None) -> Settings:
     """Flags of the server of a row: those of its campaign (or `found`), and what recipes derive from them."""
-    table = known()
-    s = table.get(row.campaign, table.get(row.backend, DEFAULT)) if found is None else found
+    s = usual_of(row, known()) if found is None else found
     poll = s.poll
     if row.backend == "trtllm" and row.split.data > 1:
         poll = BALANCE_STEPS
     elif poll > 1 and row.users < FEW_USERS:
         poll = max(1, poll // 3)
-    return Settings(s.stream, poll, s.drafts)
+    return replace(s, poll=poll)
 
 
-def front_end_s(row: ServingRow) -> float:
-    """What front end and client of a row's measurement add to TTFT [s]."""
-    return next((s for build, s in FRONT_END_S.items() if f"|{build}|" in row.campaign), 0.0)
+def budget_of(row: ServingRow) -> int:
+    """Tokens of a step of a row's engine: its default, room for the longest prompt in TensorRT-LLM."""
+    if row.backend != "trtllm":
+        return 8192
+    if GENERATED in row.campaign:
+        return row.isl + row.users + GENERATED_TOKENS
+    return max(8192, row.isl + 1024)

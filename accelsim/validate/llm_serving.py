@@ -18,7 +18,7 @@ from accelsim.serving.llm.policy import ContinuousBatching, Host, Speculative
 from accelsim.serving.llm.shape import shape_of
 from accelsim.serving.llm.surface import Surface, surface
 from accelsim.serving.llm.work import StepWork
-from accelsim.validate.llm_campaigns import Settings, front_end_s, settings_of
+from accelsim.validate.llm_campaigns import Settings, budget_of, settings_of
 from accelsim.validate.llm_rows import ServingRow, folder
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def work_of(row: ServingRow) -> StepWork:
     return _work((row.config, row.device, row.backend, row.formats, row.split))
 
 
+TURNAROUND_NS = 3_000_000
+"""From the last token of an answer to the user's next request [ns] (assumed): the next step has begun."""
+
 ACCEPTANCE = 0.6
 """Share of drafts of multi-token prediction that are accepted, given that those before were."""
 
@@ -73,7 +76,7 @@ def batching_of(row: ServingRow, settings: Settings, stream: int, found: Surface
     TensorRT-LLM. `stream` are the tokens that exist when the first reaches the client of a server that sends
     each by itself.
     """
-    budget = max(8192, row.isl + 1024) if row.backend == "trtllm" else 8192
+    budget = budget_of(row)
     speculative, per_step = None, 1.0
     if settings.drafts:
         k, a = settings.drafts, ACCEPTANCE
@@ -83,7 +86,7 @@ def batching_of(row: ServingRow, settings: Settings, stream: int, found: Surface
         speculative = Speculative(k, a, float(layer + found.sampled_s[row.users]))
     return ContinuousBatching(
         row.backend,
-        max_num_seqs=max(row.users, 8),
+        max_num_seqs=max(1, row.users - settings.short) if settings.short else max(row.users, 8),
         max_num_batched_tokens=budget,
         stream_interval=stream + round((settings.stream - 1) * per_step),
         speculative=speculative,
@@ -128,9 +131,9 @@ def replay(
     output = rng.integers(max(2, int(SHORTEST * row.osl)), row.osl + 1, n)
     run = fast.run(
         np.zeros(n, dtype=np.int64), prompt, output, batching.rules(memory.blocks)._replace(poll=flags.poll),
-        host, found.tables_s, users=row.users,
+        host, found.tables_s, users=row.users, think_ns=np.full(n, TURNAROUND_NS),
     )  # fmt: skip
-    ttft = (run.first_ns - run.arrival_ns) / 1e9 + host.request_s + front_end_s(row)
+    ttft = (run.first_ns - run.arrival_ns) / 1e9 + host.request_s
     tpot = (run.finish_ns - run.first_ns) / 1e9 / np.maximum(output - 1, 1)
     return Replay(row, float(ttft.mean()), float(tpot.mean()))
 

@@ -63,7 +63,7 @@ def scenes(draw):
         "users": draw(st.sampled_from([0, 0, 1, 5])),
         "prefixes": prefixes_of(asked, rules.grain) if draw(st.booleans()) else None,
     }
-    rules = rules._replace(poll=draw(st.sampled_from([1, 1, 3, 20])))
+    rules = rules._replace(poll=draw(st.sampled_from([1, 1, 3, 20])), ahead=draw(st.booleans()))
     return np.cumsum(gaps), prompt, output, rules, Host(1e-4, 1e-6, 2e-4, prompt_share=0.3), loop
 
 
@@ -145,20 +145,40 @@ def test_requests_wait_for_the_next_look_at_the_queue(poll):
     """A request that comes while another decodes is seen after at most `poll` steps, half of them on average;
     an idle engine sees it at once.
     """
-    rules = ContinuousBatching("sglang", max_num_seqs=8).rules(100_000)._replace(poll=poll)
+    rules = ContinuousBatching("sglang", max_num_seqs=8).rules(100_000)._replace(poll=poll, ahead=False)
+    waited, first, own = waits_beside_decoding(rules)
+    assert waited.min() >= -0.05
+    assert waited.max() <= poll + 0.1
+    assert waited.mean() == pytest.approx(poll / 2, abs=0.08 * poll + 0.1)
+    assert first == pytest.approx(own, rel=0.1)
+
+
+@pytest.mark.parametrize("engine_name", ["sglang", "trtllm"])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_steps_that_are_planned_ahead_keep_requests_waiting_for_one_more(engine_name, ahead):
+    """A request waits for the rest of the step that runs, half of it on average, and for the planned one; an
+    idle engine starts at once.
+    """
+    rules = ContinuousBatching(engine_name, max_num_seqs=8).rules(100_000)._replace(ahead=ahead)
+    waited, first, own = waits_beside_decoding(rules)
+    assert waited.min() >= ahead - 0.05
+    assert waited.max() <= ahead + 1.15
+    assert waited.mean() == pytest.approx(ahead + 0.5, abs=0.18)
+    assert first == pytest.approx(own, rel=0.1)
+
+
+def waits_beside_decoding(rules):
+    """Waits of short requests in steps, TTFT of the first, and the time of a step with a prompt [s]: one long
+    request decodes all the time; short ones come one by one, far apart.
+    """
     n = 200
-    # one long request decodes all the time; short ones come one by one, far apart
     arrival = np.concatenate([[0], 5_000_000 + np.arange(n) * 71_234_567])
     prompt, output = np.full(n + 1, 40), np.concatenate([[20_000], np.ones(n, int)])
     tables = tables_without_context()
     run = engine.run(arrival, prompt, output, rules, Host(), tables)
     step = tables[0][1] + tables[1][1] + tables[2][1, 0]
     own = tables[0][40] + tables[1][1] + tables[3][0, 0, 0]
-    waited = ((run.first_ns - run.arrival_ns)[1:] / 1e9 - own) / step
-    assert waited.min() >= -0.05
-    assert waited.max() <= poll + 0.1
-    assert waited.mean() == pytest.approx(poll / 2, abs=0.08 * poll + 0.1)
-    assert run.first_ns[0] == pytest.approx(own * 1e9, rel=0.1)
+    return ((run.first_ns - run.arrival_ns)[1:] / 1e9 - own) / step, run.first_ns[0] / 1e9, own
 
 
 def tables_without_context():

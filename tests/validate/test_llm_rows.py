@@ -51,15 +51,51 @@ def test_replay_of_a_training_row_is_near_and_repeats():
 
 
 def test_flags_of_campaigns_are_documented_values_and_come_from_training_rows():
-    from accelsim.validate.llm_campaigns import known
+    from accelsim.validate.llm_campaigns import branch_of, known
     from accelsim.validate.llm_rows import rows
 
-    trained = {r.campaign for r in rows() if not r.test}
+    trained = {name for r in rows() if not r.test for name in (r.campaign, branch_of(r))}
     for campaign, flags in known().items():
         assert "|" not in campaign or campaign in trained
-        assert flags.stream in (1, 10, 20, 30)
+        assert flags.stream in (1, 4, 10, 20, 30)
         assert flags.poll in (1, 30)
         assert flags.drafts in (0, 3)
+        assert flags.short in (0, 1)
+
+
+def test_a_branch_of_a_launch_script_goes_before_its_campaign_and_that_before_the_backend():
+    from dataclasses import replace
+
+    from accelsim.serving.llm.machine import Split
+    from accelsim.validate.llm_campaigns import DEFAULT, Settings, branch_of, usual_of
+    from accelsim.validate.llm_rows import rows
+
+    row = replace(next(r for r in rows() if r.backend == "trtllm"), isl=1024, osl=1024, split=Split(tensor=4))
+    whole = replace(row, split=Split(tensor=8))
+    longer = replace(row, isl=8192)
+    assert len({branch_of(r) for r in (row, whole, longer)}) == 3
+    assert branch_of(replace(row, users=row.users + 1)) == branch_of(row)
+    table = {"trtllm": Settings(1), row.campaign: Settings(10), branch_of(row): Settings(20)}
+    assert [usual_of(r, table).stream for r in (row, whole, longer)] == [20, 10, 10]
+    assert usual_of(whole, {"trtllm": Settings(30)}).stream == 30
+    assert usual_of(row, {}) == DEFAULT
+
+
+def test_an_engine_without_a_place_for_each_user_lets_requests_wait_for_completions():
+    """With one place less than users, one of them always waits; with equal service, an n-th of a round."""
+    from accelsim.serving.llm.policy import Host
+    from accelsim.validate.llm_campaigns import Settings
+    from accelsim.validate.llm_rows import rows
+    from accelsim.validate.llm_serving import replay
+
+    row = next(
+        r
+        for r in rows()
+        if not r.test and "|1.0.0rc3|" in r.campaign and "Llama" in r.model and r.users == 8 and r.osl == 512
+    )
+    enough, short = (replay(row, Host(), settings=Settings(short=n)) for n in (0, 1))
+    round_s = enough.ttft_s + 0.9 * row.osl * enough.tpot_s
+    assert 0.7 < (short.ttft_s - enough.ttft_s) / (round_s / row.users) < 1.2
 
 
 def test_few_users_are_looked_for_more_often():

@@ -171,7 +171,7 @@ class TokenStation(Worker):
         for s in [*state.waiting, *state.running]:
             if s.number in gone:
                 state.release(s)
-        self.unseen = [s for s in self.unseen if s.number not in gone]
+        self.unseen = [(came, s) for came, s in self.unseen if s.number not in gone]
         state.waiting = type(state.waiting)(s for s in state.waiting if s.number not in gone)
         state.running = [s for s in state.running if s.number not in gone]
         for number in sorted(gone):

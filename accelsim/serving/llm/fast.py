@@ -17,6 +17,7 @@ from accelsim.serving.llm.engine import Ints, Run
 from accelsim.serving.llm.fast_plan import (
     ASKED,
     AWAKE,
+    BEGUN,
     BUSY,
     COUNTERS,
     DONE,
@@ -132,20 +133,21 @@ def _pop(heap: Any, size: int) -> int:
 
 
 @njit(cache=True)
-def _begin(q: Any, c: Any, f: Any, p: Any, keys: Any, running: Any, stack: Any, work: Any, pace: Any) -> int:
+def _begin(
+    q: Any, c: Any, f: Any, p: Any, keys: Any, running: Any, stack: Any, work: Any, pace: Any, clock: int
+) -> int:
     """`Worker._begin`: plan a step and say how long it takes [ns]; -1 when there is nothing to do."""
     rules = pace.rules
     if c[SINCE] >= rules.poll:
-        c[WAITING] += c[UNSEEN]
-        c[UNSEEN], c[SINCE] = 0, 0
+        state.look(q, c, c[BEGUN] if rules.ahead and c[BEGUN] >= 0 else clock)
     state.plan(q, c, p, keys, running, stack, work, rules)
     if c[PLANNED] == 0 and c[UNSEEN] > 0:
-        c[WAITING] += c[UNSEEN]
-        c[UNSEEN], c[SINCE] = 0, 0
+        state.look(q, c, clock)
         state.plan(q, c, p, keys, running, stack, work, rules)
     if c[PLANNED] == 0:
-        c[SINCE] = rules.poll
+        c[SINCE], c[BEGUN] = rules.poll, -1
         return -1
+    c[BEGUN] = clock
     decoding, chunks, new, sampled, context, past, drafted = 0, 0, 0, 0, 0, 0, 0
     for i in range(c[PLANNED]):
         r, tokens = work[i, 0], work[i, 1]
@@ -270,9 +272,9 @@ def _serve(
             front = (front + 1) % workers
             planning -= 1
             if w < sources:
-                taken = _begin(q, c[w], f[w], p[w], keys, running[w], stack[w], work[w], source)
+                taken = _begin(q, c[w], f[w], p[w], keys, running[w], stack[w], work[w], source, clock)
             else:
-                taken = _begin(q, c[w], f[w], p[w], keys, running[w], stack[w], work[w], sink)
+                taken = _begin(q, c[w], f[w], p[w], keys, running[w], stack[w], work[w], sink, clock)
             c[w, AWAKE] = ASLEEP
             if taken >= 0:
                 c[w, AWAKE] = COMPUTING
@@ -324,7 +326,7 @@ def _serve(
             else:
                 entered = _idlest(c, sources, workers)
         if entered >= 0:
-            state.enter(q, c[entered], r)
+            state.enter(q, c[entered], r, clock)
             woken = entered
         if what == follow:
             position += 1
@@ -359,7 +361,7 @@ def _start(
     paces += [decode.pace] * decode.workers
     arrival = arrival_ns.astype(np.int64, copy=True)
     first, finish = np.full(n, -1), np.full(n, -1)
-    q = np.zeros((n, 13), dtype=np.int64)
+    q = np.zeros((n, state.COLUMNS), dtype=np.int64)
     q[:, PROMPT], q[:, OUTPUT], q[:, HITS] = prompt, output, -1
     pieces, keys = 0, np.zeros(0, dtype=np.int64)
     if prefixes is not None and paces[0].rules.grain:
@@ -371,7 +373,7 @@ def _start(
     for row, pace in zip(c, paces):
         rules = pace.rules
         row[FREE], row[PIECE], row[SINCE] = rules.blocks, rules.grain // rules.block, rules.poll
-        row[LAST_GAP] = -1
+        row[LAST_GAP] = row[BEGUN] = -1
     f, gaps = np.zeros((len(paces), 2)), np.zeros(BINS, dtype=np.int64)
     think = np.zeros(n, dtype=np.int64) if think_ns is None else think_ns
     _serve(

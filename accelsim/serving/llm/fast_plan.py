@@ -10,15 +10,16 @@ from accelsim.serving.llm.policy import PREFILL_FIRST
 
 _FIRST = PREFILL_FIRST
 
-# Columns of the state of a request; BEHIND is the next in the line of its engine.
-PROMPT, OUTPUT, DONE, EMITTED, HELD, PROMISED, LAST, AWAY, SHARED, KEYS, FROM, HITS, BEHIND = range(13)
-# Entries of the counters of an engine: its blocks, its sequences (WAITING ones from HEAD to TAIL, with those
-# that it has not looked at, UNSEEN, last), its step, and its totals.
+# Columns of the state of a request; BEHIND is the next in the line of its engine, CAME when it joined it.
+PROMPT, OUTPUT, DONE, EMITTED, HELD, PROMISED, LAST, AWAY, SHARED, KEYS, FROM, HITS, BEHIND, CAME = range(14)
+COLUMNS = 14
+# Entries of the counters of an engine: its blocks, its sequences (the line from HEAD to TAIL has WAITING ones
+# and, from FRESH on, UNSEEN ones that it has not looked at), its step, and its totals.
 FREE, PROMISE, IDLE, PIECE = range(4)
-RUNNING, STACKED, HEAD, TAIL, WAITING, UNSEEN, SINCE, ASKED, AWAKE = range(4, 13)
-PLANNED, MOVED, BUDGET = range(13, 16)
-PREEMPTED, STEPS, BUSY, TOKENS, PEAK, LAST_GAP, LAST_BIN = range(16, 23)
-COUNTERS = 23
+RUNNING, STACKED, HEAD, TAIL, FRESH, WAITING, UNSEEN, SINCE, ASKED, AWAKE, BEGUN = range(4, 15)
+PLANNED, MOVED, BUDGET = range(15, 18)
+PREEMPTED, STEPS, BUSY, TOKENS, PEAK, LAST_GAP, LAST_BIN = range(18, 25)
+COUNTERS = 25
 # Columns of the prefix cache: users of a piece (-1: it is not there) and its place among the idle ones, a
 # ring through the last row, from the longest unused to the last used.
 USERS, OLDER, NEWER = range(3)
@@ -264,11 +265,24 @@ def plan(q: Any, c: Any, p: Any, keys: Any, running: Any, stack: Any, work: Any,
 
 
 @njit(cache=True)
-def enter(q: Any, c: Any, r: int) -> None:
+def enter(q: Any, c: Any, r: int, clock: int) -> None:
     """A request joins the line of an engine."""
     if c[WAITING] + c[UNSEEN] == 0:
         c[HEAD] = r
     else:
         q[c[TAIL], BEHIND] = r
+    if c[UNSEEN] == 0:
+        c[FRESH] = r
     c[TAIL] = r
     c[UNSEEN] += 1
+    q[r, CAME] = clock
+
+
+@njit(cache=True)
+def look(q: Any, c: Any, until: int) -> None:
+    """Requests that came by then wait for admission (`Worker._look`)."""
+    while c[UNSEEN] > 0 and q[c[FRESH], CAME] <= until:
+        c[WAITING] += 1
+        c[UNSEEN] -= 1
+        c[FRESH] = q[c[FRESH], BEHIND]
+    c[SINCE] = 0

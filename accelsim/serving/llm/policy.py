@@ -48,6 +48,9 @@ class Rules(NamedTuple):
         Tokens of a piece of prompt that sequences can share; 0 without a prefix cache.
     poll : int
         The engine looks for new requests once in so many steps of decoding, and after each step with prompts.
+    ahead : bool
+        A step is planned when the one before it begins, so requests that come later join the step after
+        (overlap scheduling); an idle engine starts at once.
     """
 
     style: int
@@ -66,6 +69,7 @@ class Rules(NamedTuple):
     stream: int = 1
     grain: int = 0
     poll: int = 1
+    ahead: bool = False
 
 
 class Host(NamedTuple):
@@ -130,18 +134,20 @@ class _Defaults:
     block: int
     utilisation: float
     reserve: float
+    ahead: bool
 
 
 ENGINES = {
     # vLLM V1: EngineArgs for online serving (recalled): 2,048 tokens and 256 sequences on 80 GB cards and
-    # less, 8,192 and 1,024 on H100-class ones; gpu_memory_utilization 0.9.
-    "vllm": _Defaults(MIXED, True, 8192, 1024, 16, 0.90, 0.0),
+    # less, 8,192 and 1,024 on H100-class ones; gpu_memory_utilization 0.9. All three plan
+    # while the step before runs (vLLM: asynchronous scheduling; TensorRT-LLM and SGLang: overlap scheduling).
+    "vllm": _Defaults(MIXED, True, 8192, 1024, 16, 0.90, 0.0, True),
     # TensorRT-LLM: max_num_tokens 8192, max_batch_size 2048, GUARANTEED_NO_EVICT, 90 % of what is free
     # (recalled).
-    "trtllm": _Defaults(MIXED, False, 8192, 2048, 32, 0.92, 1.0),
+    "trtllm": _Defaults(MIXED, False, 8192, 2048, 32, 0.92, 1.0, True),
     # SGLang: chunked_prefill_size 8192, mem_fraction_static about 0.88; new_token_ratio starts at 0.7 and
     # decays (recalled): the share that is held here is its usual middle.
-    "sglang": _Defaults(PREFILL_FIRST, True, 8192, 1024, 1, 0.88, 0.3),
+    "sglang": _Defaults(PREFILL_FIRST, True, 8192, 1024, 1, 0.88, 0.3, True),
 }
 
 
@@ -245,4 +251,5 @@ class ContinuousBatching:
             True,
             self.stream_interval,
             grain_of(self.block) if self.prefix_caching else 0,
+            ahead=d.ahead,
         )

@@ -140,7 +140,8 @@ class Setup:
             new = min(n * prompt / output, float(rules.budget - n))
             chunks = min(1.0, new / prompt)  # steps with a prompt in them
             step_s = self.surface.step_s(n, context, max(1, round(new / prompt)), max(1, int(new)), sampled=n)
-            step_s += host.step_s + host.sequence_s * (n + new / prompt) + host.prompt_s * chunks
+            step_s += (host.prompt_s + host.prompt_share * step_s) * chunks
+            step_s += host.step_s + host.sequence_s * (n + new / prompt)
             best = max(best, new / prompt / step_s)
         return float(best)
 

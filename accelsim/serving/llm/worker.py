@@ -58,8 +58,8 @@ class Worker:
 
     Attributes
     ----------
-    unseen : list of Sequence
-        Requests that the engine has not looked at.
+    unseen : list of (int, Sequence)
+        Requests that the engine has not looked at, and when they came [ns].
     slow : float
         Steps that begin take so many times as long.
     steps, busy_ns, tokens, kv_peak : int
@@ -85,8 +85,9 @@ class Worker:
         self.gaps = np.zeros(BINS, dtype=np.int64)
         self._ended, self._watch = ended, watch
         self._planned = False
-        self.unseen: list[Sequence] = []
+        self.unseen: list[tuple[int, Sequence]] = []
         self._since = pace.rules.poll  # steps since the engine looked for new requests
+        self._begun = -1  # when the step before the next plan began; -1 after idling
 
     @property
     def sequences(self) -> int:
@@ -100,7 +101,7 @@ class Worker:
 
     def enter(self, s: Sequence) -> None:
         """A sequence enters now."""
-        self.unseen.append(s)
+        self.unseen.append((self.env.now, s))
         self._wake()
 
     def _wake(self) -> None:
@@ -110,15 +111,17 @@ class Worker:
 
     def _begin(self) -> None:
         self._planned = False
+        overlaps = self.pace.rules.ahead and self._begun >= 0
         if self._since >= self.pace.rules.poll:
-            self._look()
+            self._look(self._begun if overlaps else self.env.now)
         step = self.scheduler.plan(self.state)
         if not step.work and self.unseen:
-            self._look()
+            self._look(self.env.now)
             step = self.scheduler.plan(self.state)
         if not step.work:
-            self._since = self.pace.rules.poll
+            self._since, self._begun = self.pace.rules.poll, -1
             return
+        self._begun = self.env.now
         self._since += 1 if all(s.decoding for s, _ in step.work) else self.pace.rules.poll
         if self._watch is not None:
             self._watch(self.env.now, self.state, step)
@@ -134,10 +137,11 @@ class Worker:
         self.begun(step, taken, joules)
         Moment(self.env, taken, FREE, self._end)
 
-    def _look(self) -> None:
-        """New requests join those that wait."""
-        self.state.waiting.extend(self.unseen)
-        self.unseen.clear()
+    def _look(self, until_ns: int) -> None:
+        """Requests that came by then join those that wait."""
+        count = sum(came <= until_ns for came, _ in self.unseen)
+        self.state.waiting.extend(s for _, s in self.unseen[:count])
+        del self.unseen[:count]
         self._since = 0
 
     def begun(self, step: Step, taken_ns: int, joules: float) -> None:
