@@ -56,7 +56,7 @@ def moe_model(device: Any, stack: str, name: str, few: bool, gated: bool, kind: 
     """
     own = device.kernels.moe.get(stack, {})
     # The kernels that stacks keep for few experts, and their block sizes, are of gated ones only.
-    special = [f"-{kind}"] * bool(kind) + ["-few"] * few
+    special = ["-few"] * few + [f"-{kind}"] * bool(kind)
     tails = [*special, ""] if gated else ["-ungated", ""]
     for base in _bases(name):
         for tail in tails:

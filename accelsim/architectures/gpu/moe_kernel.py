@@ -285,8 +285,9 @@ def moe_layers(rows, classes, table, d, c, copies, out):  # type: ignore[no-unty
         repeated = 1.0 + c[FOREIGN] * max(0.0, r[ROUTED] / held - 1.0)
         handled = held + c[OTHERS] * max(0.0, r[ROUTED] - held)
         around = handled * (hidden + width) * c[ROW_BYTES]
-        missing = 1.0 - resident(d[L2_CAPACITY], weights * copies + around)
-        activations = handled * (hidden + up + width) * r[BYTES_C]
+        missing = 1.0 - resident(d[L2_CAPACITY], weights * copies)
+        moved = held + min(1.0, c[OTHERS]) * max(0.0, r[ROUTED] - held)
+        activations = moved * (hidden + up + width) * r[BYTES_C]
         far = 1.0 - resident(d[L2_CAPACITY], activations + weights)
         first = active * up * hidden * r[BYTES_B] * missing
         second = active * width * hidden * r[BYTES_B] * missing

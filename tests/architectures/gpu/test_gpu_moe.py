@@ -295,3 +295,17 @@ def test_graph_and_table_agree_apart_from_launches(name, tokens, experts, topk):
     products = [i for i, k in enumerate(program.kernels) if k.anchor.kind == "grouped_matmul"]
     assert len(products) == 2
     assert all("tiles" in costs[i].mapping for i in products)
+
+
+@pytest.mark.parametrize("family", ["_ampere", "_hopper", "_ada", "_blackwell", "_blackwell-rtx"])
+def test_families_take_no_constant_of_a_kernel_from_the_means(family):
+    import yaml
+
+    from accelsim.core.paths import data_folder
+    from accelsim.hardware.expert_kernels import MoeModel
+
+    text = (data_folder("hwconfigs") / "gpu" / f"{family}.yaml").read_text(encoding="utf-8")
+    names = {field.alias or name for name, field in MoeModel.model_fields.items()} - {"layers"}
+    for stack in yaml.safe_load(text)["kernels"]["moe"].values():
+        for kernel in stack.values() if isinstance(stack, dict) else ():
+            assert names <= set(kernel)
