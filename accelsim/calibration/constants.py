@@ -34,6 +34,7 @@ CHOICES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "skips": (0.0, 1.0),
         "pad_rows": (16.0, 32.0, 64.0, 128.0),
         "largest_tile": (64.0, 128.0, 256.0),
+        "foreign": (0.0, 1.0),
         "splits": (0.0, 1.0),
         "least_rows": (0.0, 64.0, 128.0),
         "least_columns": (0.0, 64.0, 128.0),

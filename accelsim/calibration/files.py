@@ -17,6 +17,10 @@ def fields(device: Any, section: C.Path) -> dict[str, str]:
     found = {}
     for name in type(node).model_fields:
         value = getattr(node, name)
+        if name == "layers":
+            if value:
+                found[name] = "[" + ", ".join(f"[{experts}, {width}]" for experts, width in value) + "]"
+            continue
         text = C.written((*section, name), value if isinstance(value, tuple) else float(value))
         if isinstance(text, list):
             text = "[" + ", ".join(f"{v:g}" for v in text) + "]"

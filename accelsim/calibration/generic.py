@@ -11,7 +11,7 @@ from accelsim.calibration import constants as C
 STACKED = ("formats", "attention", "moe")
 """Sections of ``kernels`` that have constants by software stack."""
 
-_PARTS = frozenset({"window", "full", "single", "many", "few", "ungated"})
+_PARTS = frozenset({"window", "full", "single", "many", "few", "ungated", "thin", "tuned"})
 
 
 def unmeasured(device: Any, others: Sequence[Any]) -> Any:

@@ -41,6 +41,11 @@ class MoeModel(Section):
     """Exponent with which compute and memory time of a grouped product add, as in `ProductModel`."""
     expert_s: Seconds = Field(alias="expert")
     """Cost per expert of the rank (offsets, descriptors)."""
+    foreign: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the rows of other ranks' experts that are multiplied all the same and masked afterwards."""
+    layers: tuple[tuple[int, int], ...] = ()
+    """Of kernels with tuned block sizes (``-tuned``): experts of a rank and their width on it, of the layers
+    that the stack ships sizes for on this device."""
 
     @property
     def array(self) -> Any:
@@ -50,6 +55,7 @@ class MoeModel(Section):
 
 @lru_cache(maxsize=256)
 def _array(model: MoeModel) -> Any:
-    values = np.array([getattr(model, name) for name in MoeModel.model_fields], dtype=np.float64)
+    names = [name for name in MoeModel.model_fields if name != "layers"]
+    values = np.array([getattr(model, name) for name in names], dtype=np.float64)
     values.setflags(write=False)
     return values

@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from accelsim.core.errors import MissingExtraError, RequestError, UnknownNameError, did_you_mean
+from accelsim.validate import aiconfigurator_experts as experts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,26 +70,6 @@ _LINK_OPS = {
     "alltoall": "alltoall",
 }
 
-# Experts without a gate (squared ReLU): hidden, intermediate, topk, experts. Kernels written for SwiGLU were
-# timed on these shapes with a gate, as the weights that they would have to read at peak bandwidth show.
-_UNGATED = (
-    (1024, 2688, 22, 512),
-    (2048, 5120, 22, 512),
-    (2688, 1856, 6, 128),
-    (4096, 2688, 22, 512),
-    (8192, 5120, 22, 512),
-)
-_ALWAYS_GATED = ("sglang_fused_moe_triton", "sglang_marlin_moe", "vllm_fused_moe", "vllm_marlin_int4_moe")
-
-# Layers of Nemotron, Gemma and Mixtral which SGLang's Triton and Marlin kernels were timed on with every
-# choice of a token on the rank, as training rows show: hidden, intermediate, topk, experts. Until 0.5.10 all.
-_LOCAL = ((1024, 2688, 22, 512), (2816, 704, 8, 128), (4096, 14336, 2, 8), (6144, 16384, 2, 8))
-_LOCAL_KERNELS = ("sglang_fused_moe_triton", "sglang_marlin_moe")
-_LOCAL_UNTIL = "0.5.10"
-
-_GROUP_LIMITED = (7168, 2048, 8, 256)
-"""The layer of DeepSeek-V3, whose router picks four of eight groups of experts first."""
-
 _PREFERRED = ("trtllm_mha", "fa3", "flashinfer", "triton")
 """SGLang's attention kernels, the one that it takes where it can first."""
 
@@ -99,9 +79,6 @@ _ABSORBED_KERNELS = ("flash_attention", "triton")
 NO_GRAPH = "timed without a CUDA graph"
 QUANTISATION = "dynamic quantisation"
 ONE_COPY = "one copy of the weights"
-NOT_BALANCED = "half of the rows on four experts, labelled balanced"
-NOT_SPLIT = "takes as long on many ranks as on one"
-OTHER_KERNEL = "the shape has rows of a kernel that the backend prefers"
 TOO_FAST = "faster than the device can be as labelled"
 
 
@@ -246,7 +223,7 @@ def _attention(device: str, op: str, name: str, versions: Versions, flagged: boo
     layer = ["backend", "version", "precision", *(names.get(c, c) for c in shape[:-1]), "window"]
     best = rank.groupby([frame[c] for c in layer], observed=True).transform("min")
     second = (frame["backend"] == "sglang") & (rank > best)
-    frame["flag"] = np.where(second, OTHER_KERNEL, frame["flag"] if "flag" in frame.columns else "")
+    frame["flag"] = np.where(second, experts.OTHER_KERNEL, frame["flag"] if "flag" in frame.columns else "")
     columns = ("batch", "heads", "kv_heads", "head_dim", "seq_q", "seq_kv", "causal", "window")
     return _finish(frame, device, columns, flagged)
 
@@ -279,22 +256,10 @@ def moe(device: str, *, versions: Versions = "newest", flagged: bool = False) ->
     frame = _read(device, "moe", "moe_perf", [*shape, "distribution"], "moe_dtype", versions)
     frame["op"] = "moe"
     _set_matrix_formats(frame)
-    law = frame["distribution"].astype(str)
-    skews = {
-        name: 0.0 if name == "balanced" else float(name.removeprefix("power_law_")) for name in law.unique()
+    old = {
+        v: version_key(v) <= version_key(experts.LOCAL_UNTIL) for v in frame["version"].astype(str).unique()
     }
-    frame["skew"] = law.map(skews)
-    kernels = frame["kernel"].astype(str)
-    gated = kernels.map({k: k.startswith(_ALWAYS_GATED) for k in kernels.unique()})
-    frame["gated"] = gated.to_numpy() | ~_is_layer(frame, _UNGATED)
-    sglang, several = frame["backend"] == "sglang", frame["moe_ep_size"] > 1
-    old = {v: version_key(v) <= version_key(_LOCAL_UNTIL) for v in frame["version"].astype(str).unique()}
-    before = frame["version"].astype(str).map(old).to_numpy() & sglang.to_numpy()
-    frame["local"] = several & kernels.isin(_LOCAL_KERNELS) & (before | _is_layer(frame, _LOCAL))
-    whole = several & kernels.str.startswith("sglang_marlin") & (frame["dtype"] == "w4a16_mxfp4")
-    grouped = _is_layer(frame, (_GROUP_LIMITED,)) & (frame["skew"] == 0.0) & ~before
-    grouped &= sglang | kernels.str.contains("flashinfer_trtllm")
-    frame["flag"] = np.where(whole, NOT_SPLIT, np.where(grouped, NOT_BALANCED, ""))
+    experts.describe(frame, device, frame["version"].astype(str).map(old).to_numpy())
     names = {
         "num_tokens": "tokens",
         "hidden_size": "hidden",
@@ -305,15 +270,6 @@ def moe(device: str, *, versions: Versions = "newest", flagged: bool = False) ->
     }
     columns = (*names.values(), "topk", "gated", "skew", "local", "scale_block")
     return _finish(frame.rename(columns=names), device, columns, flagged)
-
-
-def _is_layer(frame: pd.DataFrame, layers: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.bool_]:
-    """Whether rows are of one of the expert layers."""
-    sizes = frame[["hidden_size", "inter_size", "topk", "num_experts"]].to_numpy()
-    found = np.zeros(len(frame), dtype=bool)
-    for layer in layers:
-        found |= (sizes == np.array(layer)).all(axis=1)
-    return found
 
 
 def collectives(device: str, *, versions: Versions = "newest", flagged: bool = False) -> pd.DataFrame:

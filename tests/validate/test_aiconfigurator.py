@@ -12,8 +12,10 @@ import pytest
 
 from accelsim.architectures.opwork import work
 from accelsim.calibration.measurements import check_measurements, roofline
+from accelsim.calibration.splits import held_out
 from accelsim.core.errors import MissingExtraError, RequestError, UnknownNameError
 from accelsim.validate import aiconfigurator as source
+from accelsim.validate import aiconfigurator_experts as experts
 
 load = cache(lambda family, device, **kwargs: source.LOADERS[family](device, **kwargs))
 
@@ -62,9 +64,9 @@ def test_an_unknown_device_is_named() -> None:
 # Rows of the newest versions: products, prefill, decode, latent attention, experts, collectives.
 MINIMA = {
     "a100-sxm": (72_000, 15_000, 11_500, 4_200, 65_000, 700),
-    "h100-sxm": (270_000, 160_000, 150_000, 9_300, 279_000, 700),
+    "h100-sxm": (270_000, 160_000, 150_000, 9_300, 271_000, 700),
     "l40s": (240_000, 160_000, 150_000, 6_300, 195_000, 700),
-    "b200": (360_000, 158_000, 154_000, 9_300, 437_000, 700),
+    "b200": (360_000, 158_000, 154_000, 9_300, 401_000, 700),
 }
 
 
@@ -240,3 +242,25 @@ def test_power_is_kept_where_it_was_measured() -> None:
     assert len(measured) == 36_992
     assert set(frame.loc[measured.index, "version"]) == {"0.22.0"}
     assert measured.between(200, 1050).all()
+
+
+@installed
+def test_layers_that_ran_untuned_are_as_slow_as_the_library_elsewhere() -> None:
+    """vLLM runs the same kernels without their tuner: equal to the flagged rows, slower than others."""
+    frame = load("moe", "h100-sxm", flagged=True)
+    frame = frame[(frame["dtype"] == "fp8") & frame["tokens"].between(16, 1024) & ~held_out(frame)]
+    shape = ["tokens", "hidden", "intermediate", "topk", "experts", "tensor_ranks", "expert_ranks", "skew"]
+    vllm = frame[frame["backend"] == "vllm"].set_index(shape)["latency_s"]
+    mine = frame[frame["backend"] == "trtllm"].set_index(shape)
+    ratio = (vllm / mine["latency_s"]).dropna()
+    slow = (mine["flag"] == experts.NOT_TUNED).reindex(ratio.index)
+    assert slow.sum() > 300
+    assert 0.95 < ratio[slow].median() < 1.1
+    assert ratio[~slow].median() > 3.0
+
+
+@installed
+def test_one_kernel_of_tensorrt_llm_stands_for_a_shape() -> None:
+    frame = load("moe", "b200", flagged=True)
+    low = frame["kernel"].astype(str).str.endswith("min_latency")
+    assert (frame["flag"] == experts.OTHER_KERNEL).sum() == low.sum() > 30_000

@@ -18,7 +18,7 @@ from accelsim.architectures.gpu.attention_lower import FUSED, attention_constant
 from accelsim.architectures.gpu.collectives import collective_s
 from accelsim.architectures.gpu.formats import product_constants, row_limits
 from accelsim.architectures.gpu.host import host_bound_s, joining_rule
-from accelsim.architectures.gpu.moe import FEW, format_name, moe_model
+from accelsim.architectures.gpu.moe import FEW, TUNED, format_name, kinds, moe_model
 from accelsim.architectures.gpu.power import DECODE, PREFILL, PRODUCT, family
 from accelsim.architectures.gpu.rates import product_precision, product_rate, vector_rate
 from accelsim.architectures.gpu.recurrent import plan_recurrent
@@ -342,8 +342,12 @@ def _plan_kernel(
     if anchor.kind == "grouped_matmul":
         b_bytes = max(0.0, work.bytes_read - a_bytes)
         name = format_name(right.precision, left.precision)
-        few = int(anchor.attribute("top_k")) < FEW
-        plan.grouped[index] = moe_model(device, options.stack, name, few, True)
+        topk, experts = int(anchor.attribute("top_k")), int(anchor.attribute("experts"))
+        tokens = left.shape[0] / topk
+        # The width is the one side of these products that is not the model's; up and gate may be one.
+        found = [str(kinds(device, options.stack, name, tokens, experts, width)) for width in (k, n, n // 2)]
+        kernel_kind = TUNED if TUNED in found else found[0]
+        plan.grouped[index] = moe_model(device, options.stack, name, topk < FEW, True, kernel_kind)
     b_bytes *= stored
     c_bytes = sum(t.size_bytes for t in kernel.outputs)
     extra = max(0.0, traffic - a_bytes - b_bytes - c_bytes)

@@ -32,6 +32,9 @@ Array = npt.NDArray[np.float64]
 FEW = 8
 """Layers whose tokens visit fewer experts than this run on kernels of their own in some stacks."""
 
+THIN, TUNED = "thin", "tuned"
+"""Kinds of kernels of a stack that picks block sizes by tokens and experts, see `kinds`."""
+
 LAUNCHES = 5
 """Kernels of a layer without measured constants: dispatch, two products, activation, combination."""
 
@@ -52,19 +55,56 @@ def format_name(weight: Precision, activation: Precision, scale_block: float = 0
 
 
 @lru_cache(maxsize=512)
-def moe_model(device: Any, stack: str, name: str, few: bool, gated: bool) -> MoeModel:
+def moe_model(device: Any, stack: str, name: str, few: bool, gated: bool, kind: str = "") -> MoeModel:
     """Constants of a stack's kernels: of the format, else of its bf16 kernels, else those of plain
-    products."""
+    products.
+
+    `kind` is one of `kinds`; a stack without such a kernel takes its plain one.
+    """
     own = device.kernels.moe.get(stack, {})
-    # The kernels that stacks keep for few experts know gated ones only.
-    tails = (["-few", ""] if few else [""]) if gated else ["-ungated", ""]
-    for base in (name, name.removesuffix("-block"), "bf16"):
+    # The kernels that stacks keep for few experts, and their block sizes, are of gated ones only.
+    special = ["-few"] * few + [f"-{kind}"] * bool(kind)
+    tails = [*special, ""] if gated else ["-ungated", ""]
+    for base in _bases(name):
         for tail in tails:
             if base + tail in own:
                 found: MoeModel = own[base + tail]
                 return found
     generic: MoeModel = device.kernels.moe["default"]["default"]
     return generic
+
+
+def _bases(name: str) -> tuple[str, ...]:
+    """Formats whose constants do for one, best first."""
+    return name, name.removesuffix("-block"), "bf16"
+
+
+def kinds(device: Any, stack: str, name: str, tokens: Any, experts: Any, width: Any) -> npt.NDArray[np.str_]:
+    """Which block sizes layers run with, for stacks that pick them by these rules.
+
+    Triton kernels take sizes that were tuned for the experts and width of a rank on the device where the
+    stack ships some (``tuned``); else small blocks up to one token per expert (``thin``) and one larger size
+    beyond (empty).
+
+    Parameters
+    ----------
+    device : GpuDevice
+    stack, name : str
+    tokens : array_like
+        Tokens that the rank looks at.
+    experts, width : array_like
+        Experts of the rank, and their width on it.
+    """
+    own = device.kernels.moe.get(stack, {})
+    found = np.where(np.asarray(tokens) <= np.asarray(experts), THIN, "")
+    for base in _bases(name):
+        if f"{base}-{TUNED}" in own:
+            for layer in own[f"{base}-{TUNED}"].layers:
+                found = np.where(
+                    (np.asarray(experts) == layer[0]) & (np.asarray(width) == layer[1]), TUNED, found
+                )
+            break
+    return found
 
 
 def device_numbers(device: Any, rate: float, clock: float, *, integer: bool = False) -> Array:
@@ -186,11 +226,16 @@ def _models(
     """Rows by the constants that they take."""
     few, gated, block = s["topk"] < FEW, s["gated"] == 1.0, s["scale_block"] > 0.0
     code = 4 * few + 2 * gated + block
+    visiting = np.where(s["local"] > 0.0, routed_rows(s) / s["topk"], s["tokens"])
+    experts, width = s["experts"] / s["expert_ranks"], s["intermediate"] / s["tensor_ranks"]
     found = []
     for value in np.unique(code).tolist():
+        at = np.flatnonzero(code == value)
         name = format_name(formats.weight, formats.activation, float(value & 1))
-        model = moe_model(device, stack, name, bool(value & 4), bool(value & 2))
-        found.append((np.flatnonzero(code == value), model))
+        mine = kinds(device, stack, name, visiting[at], experts[at], width[at])
+        for kind in np.unique(mine).tolist():
+            model = moe_model(device, stack, name, bool(value & 4), bool(value & 2), kind)
+            found.append((at[mine == kind], model))
     return found
 
 
@@ -230,7 +275,7 @@ def grouped_line(row: list[float], model: MoeModel, device: Any, governor: bool)
     classes = np.array([[total / active, active]])
     table = tile_table(device, *widths)
     M.grouped_product(
-        classes, row[R.N], row[R.K], *widths, row[R.BYTES_C], missed, table, numbers, model.array, out
+        classes, 1.0, row[R.N], row[R.K], *widths, row[R.BYTES_C], missed, table, numbers, model.array, out
     )
     vector_s = row[R.VECTOR_OPS] / (
         row[R.VECTOR_RATE] * device.kernels.product.vector_efficiency * numbers[M.SMS] * numbers[M.CLOCK]

@@ -28,7 +28,9 @@ KEY, HIDDEN, WIDTH, GATED, EXPERTS, ROUTED, BYTES_A, BYTES_B, BYTES_C = range(9)
 ROW = 9
 
 # Columns of the constants, in the order of `MoeModel`.
-FIXED, UNGATED, SORT, ROW_BYTES, OTHERS, EFFICIENCY, DRAM, STEP_SHARE, PAD, CAP, JOIN, EXPERT = range(12)
+FIXED, UNGATED, SORT, ROW_BYTES, OTHERS, EFFICIENCY, DRAM, STEP_SHARE, PAD, CAP, JOIN, EXPERT, FOREIGN = (
+    range(13)
+)
 
 SORT_ROWS = 256.0
 """Routed rows at which half of the cost of sorting them is there."""
@@ -131,25 +133,28 @@ def load_classes(key, out):  # type: ignore[no-untyped-def]
     ----------
     key : ndarray
         Tokens, experts, topk, expert ranks, exponent of the power law (0: as even as whole rows allow),
-        whether the tokens that visit the rank make all their choices there: then each of them is `topk` rows.
+        whether the tokens that visit the rank make all their choices there: then each of them is `topk` rows,
+        on as many experts as its own choices would visit.
     """
     out[:] = 0.0
     tokens, experts, topk, ranks, exponent = int(key[0]), int(key[1]), int(key[2]), int(key[3]), key[4]
     each = experts // ranks
     if exponent <= 0.0 or tokens == 1:  # one token visits other ranks before one twice
         rows = math.ceil(tokens * topk / ranks)
+        visited = min(each, rows)
         if key[5] > 0.0:
             rows = min(tokens, rows) * topk
-        least = rows // each
-        more = rows - least * each
+        least = rows // visited
+        more = rows - least * visited
         out[0, 0], out[0, 1] = least + 1.0, more
-        out[1, 0], out[1, 1] = max(1.0, least), each - more if least > 0 else 0.0
+        out[1, 0], out[1, 1] = least, visited - more
         return
     loads = power_law_loads(tokens, experts, topk, exponent)
+    repeated = 1.0
     if ranks > 1:
         loads = _heaviest(loads, ranks)
         if key[5] > 0.0:  # a row is a token's, as long as there are tokens
-            loads *= min(float(tokens), loads.sum()) * topk / loads.sum()
+            repeated = min(float(tokens), loads.sum()) * topk / loads.sum()
     groups = min(CLASSES, each)
     heavy = groups // 2
     start = 0
@@ -163,7 +168,7 @@ def load_classes(key, out):  # type: ignore[no-untyped-def]
             held += loads[i]
             active += min(1.0, loads[i])
         if active > 0.0:
-            out[c, 0], out[c, 1] = max(1.0, held / active), active
+            out[c, 0], out[c, 1] = max(1.0, held / active) * repeated, active
         start = stop
 
 
@@ -177,17 +182,17 @@ def all_classes(keys):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, c, out):  # type: ignore[no-untyped-def]
+def grouped_product(classes, repeated, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, c, out):  # type: ignore[no-untyped-def]
     """Rows of several experts times a weight matrix each: the best tile, as `sm._product` without split-K.
 
-    Adds to `out`; `missed` are the bytes that come from DRAM.
+    Adds to `out`; `missed` are the bytes that come from DRAM, `repeated` is what all loads are multiplied by.
     """
     rows, active, most = 0.0, 0.0, 0.0
     for load, count in classes:
-        rows += load * count
+        rows += load * repeated * count
         active += count
         if count > 0.0:
-            most = max(most, load)
+            most = max(most, load * repeated)
     latency = d[DRAM_LATENCY] * d[CLOCK]
     dram_s = missed / (d[DRAM_RATE] * c[DRAM])
     best, best_main, best_fixed, best_l2 = np.inf, 0.0, 0.0, 0.0
@@ -204,7 +209,7 @@ def grouped_product(classes, n, k, bytes_a, bytes_b, bytes_c, missed, table, d, 
             continue
         tiles_m = 0.0
         for load, count in classes:
-            tiles_m += count * math.ceil(load / tile_m)
+            tiles_m += count * math.ceil(load * repeated / tile_m)
         blocks = tiles_m * math.ceil(n / tile_n)
         steps = math.ceil(k / step_k)
         queue, together, rounds = waves(blocks, d[SMS], fit)
@@ -278,17 +283,23 @@ def moe_layers(rows, classes, table, d, c, copies, out):  # type: ignore[no-unty
         hidden, width = r[HIDDEN], r[WIDTH]
         up = width * (1.0 + r[GATED])
         weights = active * (up + width) * hidden * r[BYTES_B]
+        repeated = 1.0 + c[FOREIGN] * max(0.0, r[ROUTED] / held - 1.0)
         handled = held + c[OTHERS] * max(0.0, r[ROUTED] - held)
         around = handled * (hidden + width) * c[ROW_BYTES]
-        missing = 1.0 - resident(d[L2_CAPACITY], weights * copies + around)
-        activations = handled * (hidden + up + width) * r[BYTES_C]
+        missing = 1.0 - resident(d[L2_CAPACITY], weights * copies)
+        moved = held + min(1.0, c[OTHERS]) * max(0.0, r[ROUTED] - held)
+        activations = moved * (hidden + up + width) * r[BYTES_C]
         far = 1.0 - resident(d[L2_CAPACITY], activations + weights)
         first = active * up * hidden * r[BYTES_B] * missing
         second = active * width * hidden * r[BYTES_B] * missing
         first += held * hidden * r[BYTES_A] * far
         second += held * width * r[BYTES_A] * far
-        grouped_product(mine, up, hidden, r[BYTES_A], r[BYTES_B], r[BYTES_C], first, table, d, c, out[i])
-        grouped_product(mine, hidden, width, r[BYTES_A], r[BYTES_B], r[BYTES_C], second, table, d, c, out[i])
+        grouped_product(
+            mine, repeated, up, hidden, r[BYTES_A], r[BYTES_B], r[BYTES_C], first, table, d, c, out[i]
+        )
+        grouped_product(
+            mine, repeated, hidden, width, r[BYTES_A], r[BYTES_B], r[BYTES_C], second, table, d, c, out[i]
+        )
         around_s = around / (d[DRAM_RATE] * c[DRAM]) * far + around / d[L2_RATE] * (1.0 - far)
         out[i, OUT_S] += around_s
         out[i, R.STALL_DRAM] += around / (d[DRAM_RATE] * c[DRAM]) * far

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from accelsim.architectures.base import Options
 from accelsim.architectures.gpu import ARCHITECTURE
 from accelsim.architectures.gpu.host import launch_gap_s, ramp_s
-from accelsim.architectures.gpu.moe import LAUNCHES, device_numbers, format_name, moe_model, moe_rows
+from accelsim.architectures.gpu.moe import LAUNCHES, device_numbers, format_name, kinds, moe_model, moe_rows
 from accelsim.architectures.gpu.rates import product_rate
 from accelsim.architectures.gpu.tiles import tile_table
 from accelsim.architectures.opwork import work
@@ -176,7 +176,7 @@ def test_the_kernel_equals_its_slow_twin(name, loads, n, k, cold):
     table, classes = tile_table(device, 2.0, 2.0), np.array(loads)
     missed = sum(b for _, b in loads) * n * k * 2.0 if cold else 0.0
     out = np.zeros(M.OUT)
-    M.grouped_product(classes, float(n), float(k), 2.0, 2.0, 2.0, missed, table, d, c, out)
+    M.grouped_product(classes, 1.0, float(n), float(k), 2.0, 2.0, 2.0, missed, table, d, c, out)
     assert out[M.OUT_S] + out[M.OUT_FIXED] == pytest.approx(
         _twin(loads, n, k, 2.0, 2.0, 2.0, missed, table, d, c), rel=1e-9
     )
@@ -204,6 +204,53 @@ def test_no_layer_beats_the_datasheet(name, stack, tokens, experts, skew):
     rate, clock, _ = product_rate(device, fmt)
     assert latency >= flops[0] / (rate * clock * device.sm.count) * (1 - 1e-9)
     assert latency >= dram / device.memory.bandwidth_bytes_per_s * (1 - 1e-9)
+
+
+def test_block_sizes_follow_tokens_experts_and_what_was_tuned():
+    device = load_hardware("rtx-pro-6000")
+    assert kinds(device, "sglang", "bf16", [256, 257], 256, 1024).tolist() == ["thin", ""]
+    assert kinds(device, "sglang", "bf16", [1, 16384], 256, 512).tolist() == ["tuned", "tuned"]
+    models = [moe_model(device, "sglang", "bf16", False, True, kind) for kind in ("", "thin", "tuned")]
+    assert len({model.array.tobytes() for model in models}) == 3
+    assert [256, 512] in [list(pair) for pair in models[2].layers]
+    # A stack without such kernels has one for all.
+    assert moe_model(device, "vllm", "bf16", False, True, "thin") is moe_model(
+        device, "vllm", "bf16", False, True
+    )
+
+
+def test_blocks_are_small_up_to_one_token_per_expert_of_the_rank():
+    device = load_hardware("l40s")
+    shape = {"hidden": 4096, "intermediate": 1536, "experts": 128, "topk": 8}
+    for ranks in (1, 4):
+        few, more = (
+            took(device, "sglang", tokens=t, expert_ranks=ranks, **shape)[0] for t in (128 // ranks, 129)
+        )
+        # Every expert of the rank is read in both, by blocks that use the DRAM worse from there on.
+        assert 1.2 < more / few < 1.8
+
+
+@settings(max_examples=40, deadline=None)
+@given(tokens=st.integers(1, 3000), log_ranks=st.integers(1, 6), skew=st.sampled_from([0.0, 1.2]))
+def test_tokens_that_stay_on_a_rank_visit_no_more_of_its_experts(tokens, log_ranks, skew):
+    from accelsim.architectures.gpu.moe_kernel import CLASSES, load_classes
+
+    share, local = (np.empty((CLASSES, 2)) for _ in range(2))
+    load_classes(np.array([tokens, 128, 8, 2**log_ranks, skew, 0.0]), share)
+    load_classes(np.array([tokens, 128, 8, 2**log_ranks, skew, 1.0]), local)
+    assert local[:, 1].sum() == pytest.approx(share[:, 1].sum())
+    assert (local[:, 0] * local[:, 1]).sum() >= (share[:, 0] * share[:, 1]).sum() * (1 - 1e-9)
+
+
+def test_masked_rows_cost_as_much_as_own_ones():
+    device = load_hardware("rtx-pro-6000")
+    assert moe_model(device, "trtllm", "fp8_e4m3-block", False, True).foreign == 1.0
+    shape = {"tokens": 16384, "hidden": 6144, "intermediate": 2048, "experts": 256, "topk": 8}
+    one, many = (
+        took(device, "trtllm", "fp8_e4m3", expert_ranks=ranks, scale_block=128, **shape)[0]
+        for ranks in (1, 64)
+    )
+    assert many == pytest.approx(one, rel=0.1)
 
 
 def test_imbalance_costs_when_experts_are_spread():
@@ -249,3 +296,17 @@ def test_graph_and_table_agree_apart_from_launches(name, tokens, experts, topk):
     products = [i for i, k in enumerate(program.kernels) if k.anchor.kind == "grouped_matmul"]
     assert len(products) == 2
     assert all("tiles" in costs[i].mapping for i in products)
+
+
+@pytest.mark.parametrize("family", ["_ampere", "_hopper", "_ada", "_blackwell", "_blackwell-rtx"])
+def test_families_take_no_constant_of_a_kernel_from_the_means(family):
+    import yaml
+
+    from accelsim.core.paths import data_folder
+    from accelsim.hardware.expert_kernels import MoeModel
+
+    text = (data_folder("hwconfigs") / "gpu" / f"{family}.yaml").read_text(encoding="utf-8")
+    names = {field.alias or name for name, field in MoeModel.model_fields.items()} - {"layers"}
+    for stack in yaml.safe_load(text)["kernels"]["moe"].values():
+        for kernel in stack.values() if isinstance(stack, dict) else ():
+            assert names <= set(kernel)
