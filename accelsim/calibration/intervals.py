@@ -206,7 +206,7 @@ def _profile(r: Array, x: Array, w: Array, others: bool) -> tuple[Array, Array]:
     size = max(float(np.median(np.abs(r))), 1e-9)
     for _ in range(0 if others else 8):
         q = w * size / np.maximum(np.abs(r - x @ middle), 0.05 * size)
-        middle = np.linalg.solve((x * q[:, None]).T @ x + prior, x.T @ (q * r))
+        middle = np.asarray(np.linalg.solve((x * q[:, None]).T @ x + prior, x.T @ (q * r)), np.float64)
     error = np.abs(r - x @ middle)
     mean = max(float(np.average(error, weights=w)), 1e-9)
     error = np.minimum(error / mean, _OUTLIER)
