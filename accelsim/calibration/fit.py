@@ -263,7 +263,7 @@ def _bands(residuals: pd.DataFrame, few: bool) -> dict[str, Band]:
     """
     wide = shipped_bands()[1].get((LEFT_OUT, ""), {})
     found = {}
-    for name, (band, _) in cells(residuals).items():
+    for name, band in cells(residuals).items():
         op = name.split("/")[0]
         prior = wide.get(op)
         n = residuals["group"][residuals["op"] == op].nunique()
@@ -302,6 +302,7 @@ def _document(
             "shortest": f"{b.shortest_s * 1e6:.4g} us",
             "longest": f"{b.longest_s * 1e6:.4g} us",
         }
+        | ({"middle": list(b.middle), "spread": list(b.spread)} if b.spread else {})
         for name, b in bands.items()
     }
     return {"kernels": kernels}

@@ -1,10 +1,13 @@
-"""Error bands from residuals, by split-conformal prediction.
+"""Error bands from residuals, by cross-conformal prediction with normalised residuals.
 
-A band holds the share ``level`` of measured over predicted latency, for rows that are exchangeable with
-those that it comes from: its ends are order statistics with the finite-sample correction (Vovk, Gammerman and
-Shafer 2005, doi:10.1007/b106715; Lei et al. 2018, doi:10.1080/01621459.2017.1307116), one per side, so that
-bands need not be symmetric. Rows of one shape group err alike, so they count as fewer: as the rows that would
-say as much if they were independent (Kish 1965, the design effect of clusters).
+Some rows are harder than others, and the model knows which: the middle and the logarithm of the spread of log
+errors are linear in `accelsim.architectures.gpu.intervals.features`. A band holds the share ``level`` of
+measured over predicted latency, for rows that are exchangeable with those that it comes from: its ends are
+order statistics of residuals over their spread, with a middle and a spread from other shape groups than the
+residual's (Lei et al. 2018, doi:10.1080/01621459.2017.1307116, section 5.2; Vovk 2015,
+doi:10.1007/s10472-013-9368-4), one per side, so that bands need not be symmetric. Rows of one shape group err
+alike, so they count as fewer: as the rows that would say as much if they were independent (Kish 1965, the
+design effect of clusters).
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.gpu.intervals import ANY, LEVEL, cells_of, limit_of, step_of
+from accelsim.architectures.base import STALLS
+from accelsim.architectures.gpu.intervals import KNOTS_S, LEVEL, cells_of, ends, features
 from accelsim.hardware.bands import Band
 
 if TYPE_CHECKING:
@@ -25,12 +29,17 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 LEAST_ROWS = 150
-"""Rows that a cell needs; with fewer, its rows take the next more general one."""
+"""Rows that a spread by feature needs, and a band of one operator and format."""
 LOWER_TAILS = (0.5, 0.4, 0.6, 0.3, 0.7)
 """Shares of what a band may miss that may lie below it: the narrowest band is taken, as errors are skewed."""
 _ENOUGH = 100.0  # independent rows from which on the tails are told apart
-LEAST_GAIN = 0.03
-"""A cell is kept where its own band has an interval score that is better by this share."""
+FOLDS = 4
+"""Parts of the shape groups, each of which is normalised by the others."""
+PRIOR_ROWS, PRIOR_ROWS_OTHERS = 5.0, 300.0
+"""Rows that say of each coefficient that it is zero, as in a band that is the same for all rows; more of them
+where the rows are those of other devices, of which only what is plain carries over."""
+_OUTLIER = 4.0
+"""Mean errors from which on an error says no more of the spread."""
 
 
 def conformal(
@@ -55,9 +64,9 @@ def conformal(
     Returns
     -------
     low, high : float
-        With n independent rows, see `effective_rows`, and a the part of 1 - level on a side, the quantile
-        (1 - a)(1 + 1 / n) of each side. Where that is above one, the most distant residual, moved away from
-        the median as far as a normal distribution would need.
+        With n rows and a the part of 1 - level on a side, the quantile (1 - a)(1 + 1 / n) of each side. Where
+        that is above one, the most distant residual, moved away from the median as far as a normal
+        distribution would need. Rows of a group that err alike move it further, see `effective_rows`.
     """
     r = np.asarray(log_ratio, dtype=np.float64)
     w = np.ones_like(r) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -72,17 +81,25 @@ def conformal(
 
 
 def _end(r: Array, w: Array, order: npt.NDArray[np.intp], side: int, tail: float, n: float) -> float:
-    """One end of a band: the order statistic that leaves `tail` outside of it."""
-    at = order[::side]
+    """One end of a band: the order statistic that leaves `tail` outside of it, moved away from the median as
+    Student's distribution would for n rows rather than all.
+    """
+    at, rows = order[::side], float(len(r))
     values, heaped = side * r[at], np.cumsum(w[at]) / w.sum()
-    wanted = (1.0 - tail) * (1.0 + 1.0 / n)
-    if wanted <= 1.0:
-        return side * float(values[min(int(np.searchsorted(heaped, wanted - 1e-12)), len(r) - 1)])
-    # A spread that is itself estimated from n values is wider by about sqrt(1 + 2 / n) (Student).
-    n = max(n, 2.0)
-    reach = _normal(1.0 - tail) / _normal(n / (n + 1.0)) * (1.0 + 2.0 / n) ** 0.5
+    wanted = (1.0 - tail) * (1.0 + 1.0 / rows)
+    reach = (_student(n) / _student(rows)) ** 0.5
+    if wanted > 1.0:  # the most distant row is not distant enough
+        reach = _normal(1.0 - tail) / _normal(max(rows, 2.0) / (max(rows, 2.0) + 1.0)) * _student(n) ** 0.5
+    end = float(values[min(int(np.searchsorted(heaped, wanted - 1e-12)), len(r) - 1)])
     middle = float(np.median(values))
-    return side * (middle + reach * (float(values[-1]) - middle))
+    return side * (middle + reach * (end - middle))
+
+
+def _student(n: float) -> float:
+    """By how much the variance of what is predicted from n rows is greater, to the first order in 1 / n: the
+    square of Student's 95 % quantile over that of a normal distribution, and the error of the mean.
+    """
+    return 1.0 + 3.0 / n
 
 
 def effective_rows(values: npt.ArrayLike, groups: npt.ArrayLike) -> float:
@@ -112,79 +129,97 @@ def _normal(share: float) -> float:
     return NormalDist().inv_cdf(share)
 
 
-def interval_score(log_ratio: Array, low: float | Array, high: float | Array, level: float = LEVEL) -> Array:
-    """Width plus 2 / (1 - level) times the distance by which a band misses (Gneiting and Raftery 2007,
-    equation 43), of logarithms.
-    """
-    miss = np.maximum(low - log_ratio, 0.0) + np.maximum(log_ratio - high, 0.0)
-    return np.asarray(high - low + 2.0 / (1.0 - level) * miss)
-
-
 def cells(
-    residuals: pd.DataFrame, level: float = LEVEL, least_gain: float = LEAST_GAIN, widen: float = 1.0
-) -> dict[str, tuple[Band, float]]:
-    """Bands by cell, from the most general to the most specific that pay.
+    residuals: pd.DataFrame, level: float = LEVEL, widen: float = 1.0, others: bool = False
+) -> dict[str, Band]:
+    """Bands by cell, see `accelsim.architectures.gpu.intervals.cells_of`.
 
     Parameters
     ----------
     residuals : DataFrame
         See `accelsim.calibration.rows.Sample.residuals`; a column ``weight`` counts rows differently.
     level : float
-    least_gain : float
-        See `LEAST_GAIN`.
     widen : float
-        Factor on the logarithms of all bands.
-
-    Returns
-    -------
-    dict
-        Cell to its band and to what it gains: the interval score that it saves, summed over its rows.
+        Factor on the logarithms of the ends.
+    others : bool
+        The rows are those of other devices than the bands are for: their middle is their own.
     """
-    kept: dict[str, tuple[Band, float]] = {}
-    for name, rows, parent in _tree(residuals):
-        part = residuals.iloc[rows]
-        depth = name.count("/")
-        if depth > 1 and len(part) < LEAST_ROWS:
-            continue
-        weight = part["weight"].to_numpy() if "weight" in part.columns else None
-        r = part["log_ratio"].to_numpy()
-        low, high = conformal(r, level, part["group"], weight)
-        gain = np.inf
-        if parent is not None:
-            held = next(kept[p][0] for p in parent if p in kept)
-            wide = np.log(held.low) / widen, np.log(held.high) / widen
-            if depth == 1:  # says that there are rows of these formats, even if too few for a band
-                low, high = (low, high) if len(part) >= LEAST_ROWS else wide
-            else:
-                before = interval_score(r, wide[0], wide[1], level)
-                after = interval_score(r, low, high, level)
-                w = np.ones_like(r) if weight is None else weight
-                gain = float(w @ (before - after))
-                if gain < least_gain * float(w @ before):
-                    continue
-        seconds = part["predicted_s"]
-        ends = float(np.exp(low * widen)), float(np.exp(high * widen))
-        band = Band.of(*ends, level, len(part), float(seconds.min()), float(seconds.max()))
-        kept[name] = (band, gain)
-    return kept
+    found: dict[str, Band] = {}
+    for op, whole in residuals.groupby(residuals["op"].astype(str), sort=True):
+        found[op] = band_of(whole, level, widen, others)
+        for formats, part in whole.groupby("formats", sort=True):
+            few = len(part) < LEAST_ROWS
+            same = len(part) == len(whole)
+            found[f"{op}/{formats}"] = found[op] if few or same else band_of(part, level, widen, others)
+    return found
 
 
-def _tree(residuals: pd.DataFrame) -> list[tuple[str, npt.NDArray[np.intp], tuple[str, ...] | None]]:
-    """Cells with their rows and the more general cells, nearest first; general cells come first."""
-    size, limit = step_of(residuals["predicted_s"]), limit_of(residuals["bound"])
-    leaves: dict[tuple[str, str, int, int], list[int]] = {}
-    keys = zip(residuals["op"].astype(str), residuals["formats"], size.tolist(), limit.tolist())
-    for position, key in enumerate(keys):
-        leaves.setdefault(key, []).append(position)
-    rows: dict[str, list[int]] = {}
-    above: dict[str, tuple[str, ...] | None] = {}
-    for leaf, positions in leaves.items():
-        chain = cells_of(*leaf)
-        for depth, name in enumerate(chain):
-            rows.setdefault(name, []).extend(positions)
-            above[name] = chain[depth + 1 :] or None
-    order = sorted((n for n in rows if not n.endswith(f"/{ANY}")), key=lambda n: (n.count("/"), n))
-    return [(name, np.array(sorted(rows[name])), above[name]) for name in order]
+def band_of(residuals: pd.DataFrame, level: float, widen: float, others: bool) -> Band:
+    """The band of rows of one operator, see `cells`."""
+    r = residuals["log_ratio"].to_numpy(dtype=float)
+    w = residuals["weight"].to_numpy(dtype=float) if "weight" in residuals.columns else np.ones_like(r)
+    w = w * len(r) / w.sum()
+    seconds = residuals["predicted_s"]
+    span = float(seconds.min()), float(seconds.max())
+    fold = _folds(residuals["group"])
+    if len(r) < LEAST_ROWS or not fold.any():
+        low, high = conformal(r, level, residuals["group"], w)
+        return Band.of(float(np.exp(low * widen)), float(np.exp(high * widen)), level, len(r), *span)
+    x = design(residuals)
+    z = np.empty_like(r)
+    for part in np.unique(fold):
+        there = fold != part
+        middle, spread = _profile(r[there], x[there], w[there], others)
+        z[~there] = (r[~there] - x[~there] @ middle) / np.exp(x[~there] @ spread)
+    low, high = conformal(z, level, residuals["group"], w)
+    middle, spread = _profile(r, x, w, others)
+    typical = float(np.median(x @ spread))
+    spread[: len(KNOTS_S)] -= typical  # of which every row has one in all
+    low, high = (end * widen * np.exp(typical) for end in (low, high))
+    shapes = (tuple(round(float(v), 3) for v in values) for values in (middle, spread))
+    return Band.of(float(np.exp(low)), float(np.exp(high)), level, len(r), *span, *shapes)
+
+
+def design(residuals: pd.DataFrame) -> Array:
+    """`accelsim.architectures.gpu.intervals.features` of rows of `Sample.residuals`."""
+    stalls = residuals[[f"stall_{name}_s" for name in STALLS]].to_numpy(dtype=float)
+    return features(residuals["predicted_s"], stalls, residuals["stack"].to_numpy(dtype=str))
+
+
+def _folds(groups: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """One of `FOLDS` for each row, the same for all rows of a group; zeros if there is one group."""
+    _, at = np.unique(np.asarray(groups), return_inverse=True)
+    order = np.random.default_rng(0).permutation(int(at.max()) + 1)
+    return (order % FOLDS).astype(np.intp)[at]
+
+
+def _profile(r: Array, x: Array, w: Array, others: bool) -> tuple[Array, Array]:
+    """Middle and spread by feature.
+
+    The middle has the least absolute deviation (reweighted least squares); it is zero for other devices. The
+    spread is the mean distance from it, with a logarithm that is linear in the features: the maximum of the
+    likelihood of exponentially distributed distances, a concave function, by Newton's method.
+    """
+    believed = PRIOR_ROWS_OTHERS if others else PRIOR_ROWS
+    prior = believed * np.eye(x.shape[1])
+    middle: Array = np.zeros(x.shape[1])
+    size = max(float(np.median(np.abs(r))), 1e-9)
+    for _ in range(0 if others else 8):
+        q = w * size / np.maximum(np.abs(r - x @ middle), 0.05 * size)
+        middle = np.asarray(np.linalg.solve((x * q[:, None]).T @ x + prior, x.T @ (q * r)), np.float64)
+    error = np.abs(r - x @ middle)
+    mean = max(float(np.average(error, weights=w)), 1e-9)
+    error = np.minimum(error / mean, _OUTLIER)
+    spread: Array = np.zeros(x.shape[1])
+    for _ in range(12):
+        q = w * error * np.exp(-x @ spread)
+        step = np.linalg.solve((x * q[:, None]).T @ x + prior, x.T @ (w - q) + believed * spread)
+        most = float(np.abs(x @ step).max())
+        spread = spread - step / max(1.0, most)
+        if most < 1e-3:
+            break
+    spread[: len(KNOTS_S)] += np.log(mean)
+    return middle, spread
 
 
 def common_share(residuals: pd.DataFrame, bands: Mapping[str, Band], cluster: Any) -> float:
@@ -223,15 +258,13 @@ def spreads(residuals: pd.DataFrame, bands: Mapping[str, Band]) -> tuple[Array, 
     """Mean and standard deviation of the logarithm that each row's band stands for: its middle, and its
     half-width over the normal quantile of its level.
     """
-    size, limit = step_of(residuals["predicted_s"]), limit_of(residuals["bound"])
-    rows = list(zip(residuals["op"].astype(str), residuals["formats"], size.tolist(), limit.tolist()))
-    found = {}
-    for key in set(rows):
-        band = next(bands[c] for c in cells_of(*key) if c in bands)
-        low, high = np.log(band.low), np.log(band.high)
-        found[key] = ((low + high) / 2.0, (high - low) / (2.0 * _normal(0.5 + band.level / 2.0)))
-    middle, sigma = np.array([found[key] for key in rows]).T
-    return middle, sigma
+    low, high = (np.empty(len(residuals)) for _ in range(2))
+    x = design(residuals)
+    names = residuals["op"].astype(str) + "/" + residuals["formats"].astype(str)
+    for name, rows in names.groupby(names, sort=False).indices.items():
+        band = next(bands[cell] for cell in cells_of(*str(name).split("/")) if cell in bands)
+        low[rows], high[rows] = ends(band, x[rows])
+    return (low + high) / 2.0, (high - low) / (2.0 * _normal(0.5 + LEVEL / 2.0))
 
 
 def coverage(frame: pd.DataFrame, level: float = LEVEL) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.architectures import architecture_of
-from accelsim.architectures.base import Options
+from accelsim.architectures.base import STALLS, Options
 from accelsim.architectures.gpu.intervals import format_of
 from accelsim.architectures.opschema import shapes
 from accelsim.architectures.opwork import groups
@@ -90,20 +90,26 @@ class Sample:
         return found - np.log(self.measured_s)
 
     def residuals(self, device: Any) -> pd.DataFrame:
-        """Rows that the device can run: columns ``op formats predicted_s bound log_ratio group`` beside those
-        of the measurement; ``log_ratio`` is the logarithm of measured over predicted latency.
+        """Rows that the device can run: columns ``op formats stack predicted_s bound log_ratio group`` and
+        ``stall_compute_s`` ... beside those of the measurement; ``log_ratio`` is the logarithm of measured
+        over predicted latency.
         """
         predicted, bound = np.full(len(self), np.nan), np.full(len(self), "", dtype=object)
-        formats = np.full(len(self), "", dtype=object)
+        formats, stack = (np.full(len(self), "", dtype=object) for _ in range(2))
+        stalls = np.zeros((len(self), len(STALLS)))
         for part, table in self._tables(device):
             predicted[part.rows], bound[part.rows] = table.latency_s, table.bound
-            formats[part.rows] = format_of(part.op, part.formats)
+            formats[part.rows], stack[part.rows] = format_of(part.op, part.formats), part.stack
+            if table.stalls_s is not None:
+                stalls[part.rows] = table.stalls_s
         frame = self.frame.assign(
             predicted_s=predicted,
             bound=bound,
             formats=formats,
+            stack=stack,
             group=self.group,
             log_ratio=np.log(self.measured_s) - np.log(predicted),
+            **{f"stall_{name}_s": stalls[:, column] for column, name in enumerate(STALLS)},
         )
         return frame[np.isfinite(predicted)].reset_index(drop=True)
 

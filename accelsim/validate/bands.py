@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from accelsim.architectures.base import Options
+from accelsim.architectures.base import STALLS, Options
 from accelsim.architectures.gpu.collectives import collective_models
 from accelsim.architectures.gpu.intervals import LEFT_OUT, LEVEL, MEASURED, combine, factors
 from accelsim.calibration.generic import unmeasured
@@ -25,9 +25,10 @@ from accelsim.validate import aiconfigurator, deepbench
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("basis", "device", "cell", "low", "high", "level", "rows", "groups", "shortest_s", "longest_s")
-MOST_CELLS = 1000
-"""Rows of the shipped table; of cells that may be left out, those that gain least are."""
+COLUMNS = (
+    *("basis", "device", "cell", "low", "high", "level", "rows", "groups", "shortest_s", "longest_s"),
+    *("middle", "spread"),
+)
 FITTED_ON = 1.05
 """Factor on the logarithms of bands of rows on which constants were fitted: what others err more, by fits on
 four fifths of the training rows' groups."""
@@ -166,19 +167,23 @@ def residuals(measured: Measured, devices: Mapping[str, Any] | None = None) -> p
     return pd.concat(parts, ignore_index=True)
 
 
-def left_out_cells(frame: pd.DataFrame) -> dict[str, tuple[Band, float]]:
+def measured_cells(frame: pd.DataFrame) -> dict[str, Band]:
+    """Bands of a device from residuals of its own rows."""
+    return cells(frame.drop(columns="family"), widen=FITTED_ON)
+
+
+def left_out_cells(frame: pd.DataFrame) -> dict[str, Band]:
     """Bands of a device that was never measured, from residuals of devices that were left out: of each
     operator, families count alike.
     """
-    found: dict[str, tuple[Band, float]] = {}
+    found: dict[str, Band] = {}
     for _, part in frame.groupby(frame["op"].astype(str), sort=True):
         sizes = part.groupby(["family", "device"])["family"].transform("size")
         brothers = part.groupby("family")["device"].transform("nunique")
         families = part["family"].nunique()
         weight = len(part) / (families * brothers * sizes)
-        # The spread between families is known from few of them: Student's factor to first order.
-        widen = ONE_FAMILY if families == 1 else float(np.sqrt(1.0 + 1.0 / families))
-        found |= cells(part.assign(weight=weight).reset_index(drop=True), widen=widen)
+        widen = ONE_FAMILY if families == 1 else 1.0
+        found |= cells(part.assign(weight=weight).reset_index(drop=True), widen=widen, others=True)
     return found
 
 
@@ -206,7 +211,7 @@ def bands_without(measured: Measured, own: pd.DataFrame, family: Iterable[str]) 
     residuals behind them have seen a row of it.
     """
     rest = measured.without(family)
-    return {cell: band for cell, (band, _) in left_out_cells(left_out_residuals(rest, own)).items()}
+    return left_out_cells(left_out_residuals(rest, own))
 
 
 def with_bands(device: Any, bands: Mapping[str, Band]) -> Any:
@@ -221,20 +226,18 @@ def table(measured: Measured) -> pd.DataFrame:
 
     own = residuals(measured)
     other = left_out_residuals(measured, own)
-    lines: list[tuple[float, dict[str, Any]]] = []
+    rows: list[dict[str, str]] = []
     shares: dict[str, list[float]] = {MEASURED: [], LEFT_OUT: []}
     for name in measured.samples:
         mine = own[own["device"] == name].reset_index(drop=True)
-        found = cells(mine, widen=FITTED_ON)
-        lines += [_line(MEASURED, name, cell, *entry, mine) for cell, entry in found.items()]
+        found = measured_cells(mine)
+        rows += [_line(MEASURED, name, cell, band, mine) for cell, band in found.items()]
         shares[MEASURED].append(_share(mine, found))
     found = left_out_cells(other)
-    lines += [_line(LEFT_OUT, "", name, *entry, other) for name, entry in found.items()]
+    rows += [_line(LEFT_OUT, "", cell, band, other) for cell, band in found.items()]
     for number in range(len(measured.families)):
         mine = other[other["family"] == number].reset_index(drop=True)
         shares[LEFT_OUT].append(_share(mine, found))
-    lines.sort(key=lambda line: -line[0])
-    rows = [row for _, row in lines[:MOST_CELLS]]
     for basis, values in shares.items():
         known = [v for v in values if np.isfinite(v)]
         rows.append({"basis": basis, "device": "", "cell": "common", "low": f"{np.mean(known):.3f}"})
@@ -242,11 +245,9 @@ def table(measured: Measured) -> pd.DataFrame:
     return frame.sort_values(["basis", "device", "cell"], ignore_index=True)
 
 
-def _line(
-    basis: str, device: str, name: str, band: Band, gain: float, frame: pd.DataFrame
-) -> tuple[float, dict[str, Any]]:
+def _line(basis: str, device: str, name: str, band: Band, frame: pd.DataFrame) -> dict[str, str]:
     op = name.split("/")[0]
-    row = {
+    return {
         "basis": basis,
         "device": device,
         "cell": name,
@@ -257,17 +258,18 @@ def _line(
         "groups": str(frame["group"][frame["op"].astype(str) == op].nunique()),
         "shortest_s": f"{band.shortest_s:.3e}",
         "longest_s": f"{band.longest_s:.3e}",
+        "middle": " ".join(f"{v:g}" for v in band.middle),
+        "spread": " ".join(f"{v:g}" for v in band.spread),
     }
-    return gain, row
 
 
-def _share(frame: pd.DataFrame, found: Mapping[str, tuple[Band, float]]) -> float:
+def _share(frame: pd.DataFrame, found: Mapping[str, Band]) -> float:
     """Common share over products of one token count: kernels that a network could run one after the other."""
     rows = _products(frame)
     if len(rows) < 300:
         return float("nan")
     cluster = rows["device"] + "|" + rows["m"].astype(int).astype(str)
-    return common_share(rows, {name: band for name, (band, _) in found.items()}, cluster)
+    return common_share(rows, found, cluster)
 
 
 def _products(frame: pd.DataFrame) -> pd.DataFrame:
@@ -289,24 +291,44 @@ def scores(test: Measured, training: Measured) -> pd.DataFrame:
     """
     import pandas as pd
 
-    found = []
+    found: list[dict[str, Any]] = []
     mine = residuals(training)
+    own = {str(name): measured_cells(part) for name, part in mine.groupby("device")}
     without = {number: bands_without(training, mine, family) for number, family in enumerate(test.families)}
     for label, frame in ((MEASURED, residuals(test)), (LEFT_OUT, residuals(test, left_out(training)))):
         for (name, op, formats), part in frame.groupby(
             ["device", frame["op"].astype(str), "formats"], sort=True
         ):
-            device = load_hardware(str(name))
-            if label == LEFT_OUT:
-                bands = without[int(part["family"].iloc[0])]
-                if op not in bands:
-                    continue
-                device = with_bands(device, bands)
-            low, high = factors(str(op), str(formats), device, Options(), part["predicted_s"], part["bound"])
-            predicted = part["predicted_s"].to_numpy()
-            scored = coverage(part.assign(low_s=low * predicted, high_s=high * predicted))
-            found.append({"basis": label, "device": name, "op": op, "formats": formats, **scored})
+            held = own.get(str(name), {}) if label == MEASURED else without[int(part["family"].iloc[0])]
+            if op in held:
+                rows = banded(part, with_bands(load_hardware(str(name)), held))
+                line = {"basis": label, "device": name, "op": op, "formats": formats}
+                found.append(line | coverage(rows))
     return pd.DataFrame(found)
+
+
+def banded(frame: pd.DataFrame, device: Any) -> pd.DataFrame:
+    """Rows of `residuals` with the ends of their bands, ``low_s`` and ``high_s``."""
+    import pandas as pd
+
+    parts = []
+    stalls = [f"stall_{name}_s" for name in STALLS]
+    for (op, formats, stack), part in frame.groupby(["op", "formats", "stack"], observed=True):
+        seconds = part["predicted_s"].to_numpy()
+        shapes = (seconds, part["bound"], part[stalls])
+        low, high = factors(str(op), str(formats), device, Options(stack=str(stack)), *shapes)
+        parts.append(part.assign(low_s=low * seconds, high_s=high * seconds))
+    return pd.concat(parts)
+
+
+def inner(measured: Measured, salt: str = "bands") -> tuple[Measured, Measured]:
+    """Training rows in two: shape groups to score bands on, and the others."""
+    test = {n: held_out(s.frame, salt) for n, s in measured.samples.items()}
+    parts = [
+        Measured({n: s.take(test[n] == side) for n, s in measured.samples.items() if (test[n] == side).any()})
+        for side in (True, False)
+    ]
+    return parts[0], parts[1]
 
 
 def sums(

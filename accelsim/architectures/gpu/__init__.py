@@ -59,7 +59,7 @@ class GpuArchitecture:
         self, op: str, formats: PrecisionPlan, device: Any, options: Options, table: OpTable
     ) -> tuple[Any, Any]:
         name = intervals.format_of(op, formats)
-        return intervals.factors(op, name, device, options, table.latency_s, table.bound)
+        return intervals.factors(op, name, device, options, table.latency_s, table.bound, table.stalls_s)
 
     def interval(self, program: Program, costs: tuple[KernelCost, ...], latency_s: float) -> Interval:
         """Error band of a latency: those of its kernels, combined."""

@@ -1,7 +1,8 @@
 """How sure a GPU latency is: bands from the residuals of measured rows, and of sums of kernels.
 
-Bands are measured over predicted latency, by cell: operator, formats, size of the prediction, and what limits
-it. A row takes the most specific cell that there is. The formulas are in docs/validation.md, "Bands".
+Bands are measured over predicted latency, by cell: operator and formats. Within a cell, a row's band follows
+what the model knows of it: the length of the prediction, what that is spent on, and the software stack. The
+formulas are in docs/validation.md, "Bands".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.architectures.base import BOUNDS, Interval, KernelCost, Options, Program
+from accelsim.architectures.base import STALLS, Interval, KernelCost, Options, Program
 from accelsim.core.errors import ConfigError
 from accelsim.core.paths import data_folder
 from accelsim.core.precision import Precision, PrecisionPlan
@@ -29,18 +30,12 @@ Cells = Mapping[str, Band]
 Shipped = tuple[dict[str, float], dict[tuple[str, str], dict[str, Band]]]
 
 LEVEL = 0.9
-SIZES_S = (10e-6, 100e-6, 1e-3)
-"""Predicted latencies that part the sizes 0 to 3 [s]."""
-STEPS_S = (5e-6, 7e-6, 10e-6, 14e-6, 20e-6, 30e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 3e-3)
-"""Those that part the steps, several to a size."""
-_SIZES = tuple(sum(edge >= size for size in SIZES_S) for edge in (0.0, *STEPS_S))
-LIMITS = ("compute", "memory", "l2", "latency", "launch")
-"""What limits a row, by index; operands from shared memory count as `compute`, links as `memory`, the tail of
-the last wave as `latency`.
-"""
-_LIMIT_OF = {"shared": "compute", "link": "memory", "tail": "latency"}
-LIMIT_OF_BOUND = tuple(LIMITS.index(_LIMIT_OF.get(name, name)) for name in BOUNDS)
-"""Index in `LIMITS` of each of `base.BOUNDS`."""
+KNOTS_S = (4e-6, 8e-6, 16e-6, 32e-6, 64e-6, 128e-6, 256e-6, 1e-3, 4e-3)
+"""Predicted latencies between which bands are interpolated, by their logarithms [s]."""
+STACKS = ("sglang", "trtllm", "vllm")
+"""Serving engines, which bring kernels of their own."""
+FEATURES = len(KNOTS_S) + len(STALLS) + len(STACKS)
+_KNOTS = np.log(KNOTS_S)
 
 ASSUMED = (0.6, 1.8)
 """Band of operators that no measurement covers."""
@@ -52,6 +47,7 @@ WIDER_PER_DOUBLING, WIDEST = 0.25, 4.0
 WIDER_UNSEEN = 1.5
 """The same for formats without rows, caches cold at each kernel, and sparse weights."""
 LEAST = 0.01  # a band holds its prediction, with this much to spare
+_LOW_MOST, _HIGH_LEAST = np.log(1.0 - LEAST), np.log(1.0 + LEAST)
 
 ANY = "any"
 """Formats of operators that only move bytes over a link."""
@@ -108,24 +104,35 @@ def format_of(op: str, formats: PrecisionPlan) -> str:
     return _kind(formats.activation)
 
 
-def step_of(latency_s: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Index of the step of each predicted latency."""
-    return np.asarray(np.digitize(np.asarray(latency_s, dtype=np.float64), STEPS_S))
+def features(latency_s: npt.ArrayLike, stalls_s: npt.ArrayLike | None, stack: npt.ArrayLike) -> Array:
+    """What a band may depend on, by row: how near the prediction is to each of `KNOTS_S`, by linear
+    interpolation of its logarithm; the share of it that each of `base.STALLS` takes; which of `STACKS` it is.
 
-
-def limit_of(bound: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Index in `LIMITS` of what limits each row."""
-    place = dict(zip(BOUNDS, LIMIT_OF_BOUND))
-    names, at = np.unique(np.asarray(bound, dtype=str), return_inverse=True)
-    return np.array([place[name] for name in names.tolist()], dtype=np.intp)[at]
-
-
-def cells_of(op: str, formats: str, step: int, limit: int) -> tuple[str, ...]:
-    """Cells that a row may take, most specific first: ``gemm/half/1/memory/5``, ``gemm/half/1/memory``,
-    ``gemm/half/1``, ``gemm/half``, ``gemm``.
+    Parameters
+    ----------
+    latency_s : array_like, shape (rows,)
+        Predictions [s].
+    stalls_s : array_like, shape (rows, len(STALLS)), or None
+        What they are spent on [s]; None where a model has no such breakdown.
+    stack : str or array_like of str
     """
-    kind, size = f"{op}/{formats}", f"{op}/{formats}/{_SIZES[step]}"
-    return f"{size}/{LIMITS[limit]}/{step}", f"{size}/{LIMITS[limit]}", size, kind, op
+    latency = np.asarray(latency_s, dtype=np.float64)
+    found = np.zeros((len(latency), FEATURES))
+    where = np.log(np.clip(latency, KNOTS_S[0], KNOTS_S[-1]))
+    left = np.minimum(np.searchsorted(_KNOTS, where, side="right"), len(_KNOTS) - 1) - 1
+    part = (where - _KNOTS[left]) / (_KNOTS[left + 1] - _KNOTS[left])
+    rows = np.arange(len(latency))
+    found[rows, left], found[rows, left + 1] = 1.0 - part, part
+    if stalls_s is not None:
+        found[:, len(_KNOTS) : -len(STACKS)] = np.asarray(stalls_s, dtype=np.float64) / latency[:, None]
+    for column, name in enumerate(STACKS):
+        found[:, column - len(STACKS)] = np.asarray(stack) == name
+    return found
+
+
+def cells_of(op: str, formats: str) -> tuple[str, str]:
+    """Cells that a row may take, most specific first: ``gemm/half``, ``gemm``."""
+    return f"{op}/{formats}", op
 
 
 @dataclass(frozen=True)
@@ -191,7 +198,8 @@ def _read(path: Path, modified: int) -> Shipped:
                     continue
                 ends = float(row["low"]), float(row["high"]), float(row["level"])
                 span = float(row["shortest_s"]), float(row["longest_s"])
-                found = Band.of(*ends, int(row["rows"]), *span)
+                slopes = (tuple(map(float, (row.get(c) or "").split())) for c in ("middle", "spread"))
+                found = Band.of(*ends, int(row["rows"]), *span, *slopes)
             except (KeyError, TypeError, ValueError) as error:
                 raise ConfigError(f"not a row of error bands ({error})", str(path)) from None
             for device in row["device"].split() or ("",):  # siblings share a row
@@ -200,7 +208,13 @@ def _read(path: Path, modified: int) -> Shipped:
 
 
 def factors(
-    op: str, formats: str, device: Any, options: Options, latency_s: npt.ArrayLike, bound: npt.ArrayLike
+    op: str,
+    formats: str,
+    device: Any,
+    options: Options,
+    latency_s: npt.ArrayLike,
+    bound: npt.ArrayLike,
+    stalls_s: npt.ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Band of each row, as factors on its latency.
 
@@ -214,57 +228,59 @@ def factors(
         Predictions [s].
     bound : array_like of str
         What limits them.
+    stalls_s : array_like, optional
+        See `features`.
     """
     latency = np.asarray(latency_s, dtype=np.float64)
     if options.fidelity == "analytic":
         return np.full(latency.shape, BOUND_ONLY[0]), np.full(latency.shape, BOUND_ONLY[1])
-    table = table_of(op, formats, device, options)
-    if table is None:
+    line = line_of(op, formats, device, options)
+    if line is None:
         return np.full(latency.shape, ASSUMED[0]), np.full(latency.shape, ASSUMED[1])
-    at = step_of(latency) * len(LIMITS) + limit_of(bound)
-    beyond = np.maximum(np.log2(latency / table.longest_s), np.log2(table.shortest_s / latency))
-    wider = np.minimum(1.0 + WIDER_PER_DOUBLING * np.maximum(beyond, 0.0), WIDEST) * table.wider
-    low, high = np.exp(table.low[at] * wider), np.exp(table.high[at] * wider)
-    low, high = np.minimum(low, 1.0 - LEAST), np.maximum(high, 1.0 + LEAST)
+    band = line.band
+    low, high = ends(band, features(latency, stalls_s, options.stack))
+    beyond = np.maximum(np.log2(latency / band.longest_s), np.log2(band.shortest_s / latency))
+    wider = np.minimum(1.0 + WIDER_PER_DOUBLING * np.maximum(beyond, 0.0), WIDEST) * line.wider
+    low, high = np.exp(np.minimum(low * wider, _LOW_MOST)), np.exp(np.maximum(high * wider, _HIGH_LEAST))
     if options.stack == "eager":  # the host's time per operator is assumed
         hosted = np.asarray(bound, dtype=object) == "launch"
         low, high = np.where(hosted, ASSUMED[0], low), np.where(hosted, ASSUMED[1], high)
     return low, high
 
 
+def ends(band: Band, x: Array) -> tuple[Array, Array]:
+    """Logarithms of the ends of a band for rows with these `features`."""
+    middle, spread = (
+        x @ np.array(given) if given else np.zeros(len(x)) for given in (band.middle, band.spread)
+    )
+    wide = np.exp(spread)
+    return middle + np.log(band.low) * wide, middle + np.log(band.high) * wide
+
+
 @dataclass(frozen=True)
-class Table:
-    """Bands of one operator and format by step and limit, at index ``step * len(LIMITS) + limit``.
+class Line:
+    """The band of one operator and format on a device.
 
     Attributes
     ----------
-    low, high : ndarray
-        Logarithms of the ends.
-    shortest_s, longest_s : float
-        Latencies that the rows span [s].
+    band : Band
     wider : float
         Factor on the logarithms for formats and conditions without rows.
     """
 
-    low: Array
-    high: Array
-    shortest_s: float
-    longest_s: float
+    band: Band
     wider: float
 
 
-def table_of(op: str, formats: str, device: Any, options: Options) -> Table | None:
-    """Bands of an operator in a format; None where nothing was measured."""
+def line_of(op: str, formats: str, device: Any, options: Options) -> Line | None:
+    """Band of an operator in a format; None where nothing was measured."""
     cells = evidence(device, op).cells
     if not cells:
         return None
-    names = [cells_of(op, formats, s, b) for s in range(len(STEPS_S) + 1) for b in range(len(LIMITS))]
-    chosen = [next(cells[n] for n in cell if n in cells) for cell in names]
-    seen = cells.get(f"{op}/{formats}", cells[op])
+    chosen = next(cells[name] for name in cells_of(op, formats) if name in cells)
     unseen = formats != ANY and f"{op}/{formats}" not in cells
     wider = WIDER_UNSEEN if unseen or options.cold or options.sparsity != "dense" else 1.0
-    low, high = np.log([c.low for c in chosen]), np.log([c.high for c in chosen])
-    return Table(low, high, seen.shortest_s, seen.longest_s, wider)
+    return Line(chosen, wider)
 
 
 def combine(
@@ -316,11 +332,15 @@ def interval(program: Program, costs: Iterable[KernelCost], latency_s: float) ->
     Kernels of equal operator, formats and latency are one shape and err alike, so they count as one.
     """
     groups: dict[tuple[str, str], dict[tuple[float, str], float]] = {}
+    spent_on: dict[tuple[str, str], list[list[float]]] = {}
     for kernel, cost in zip(program.kernels, costs):
         t = cost.latency_s
         if t > 0.0:
             shapes = groups.setdefault(row_of(kernel.anchor), {})
             shape = (float(f"{t:.6g}"), cost.bound)
+            if shape not in shapes:
+                parts = [cost.stalls_s.get(name, 0.0) for name in STALLS]
+                spent_on.setdefault(row_of(kernel.anchor), []).append(parts)
             shapes[shape] = shapes.get(shape, 0.0) + t * kernel.repeat
     weights: list[float] = []
     lows: list[Array] = []
@@ -328,7 +348,8 @@ def interval(program: Program, costs: Iterable[KernelCost], latency_s: float) ->
     share, basis = 0.0, dict[str, float]()
     for (op, formats), shapes in groups.items():
         seconds, bounds = zip(*shapes)
-        low, high = factors(op, formats, program.device, program.options, seconds, bounds)
+        stalls = spent_on[op, formats]
+        low, high = factors(op, formats, program.device, program.options, seconds, bounds, stalls)
         lows.append(low)
         highs.append(high)
         known, spent = evidence(program.device, op), sum(shapes.values())

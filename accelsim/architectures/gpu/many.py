@@ -355,17 +355,20 @@ def _bands(program: Program, device: Any, options: Options) -> tuple[Any, ...]:
     """The band of each kernel's operator and formats, by index, and the bands."""
     groups: dict[tuple[str, str], int] = {}
     of = [groups.setdefault(intervals.row_of(k.anchor), len(groups)) for k in program.kernels]
-    low, high, constants = [], [], []
-    cells = (len(intervals.STEPS_S) + 1) * len(intervals.LIMITS)
-    for op, formats in groups:
-        table = intervals.table_of(op, formats, device, options)
+    slopes, constants = np.zeros((len(groups), 2, intervals.FEATURES)), []
+    for place, (op, formats) in enumerate(groups):
+        line = intervals.line_of(op, formats, device, options)
         share = intervals.evidence(device, op).common_share
-        if table is None:
-            low.append(np.full(cells, np.log(intervals.ASSUMED[0])))
-            high.append(np.full(cells, np.log(intervals.ASSUMED[1])))
-            constants.append((0.0, np.inf, 1.0, share))
+        if line is None:
+            constants.append((*np.log(intervals.ASSUMED), 0.0, np.inf, 1.0, share))
         else:
-            low.append(table.low)
-            high.append(table.high)
-            constants.append((table.shortest_s, table.longest_s, table.wider, share))
-    return np.array(of, dtype=np.int64), np.array(low), np.array(high), np.array(constants)
+            band = line.band
+            for row, given in enumerate((band.middle, band.spread)):
+                slopes[place, row, : len(given)] = given
+            ends = np.log(band.low), np.log(band.high)
+            constants.append((*ends, band.shortest_s, band.longest_s, line.wider, share))
+    # Every row is at one place between the knots, so what the stack adds may be added to them.
+    knots = len(intervals.KNOTS_S)
+    if options.stack in intervals.STACKS:
+        slopes[:, :, :knots] += slopes[:, :, [intervals.STACKS.index(options.stack) - len(intervals.STACKS)]]
+    return np.array(of, dtype=np.int64), slopes, np.array(constants)

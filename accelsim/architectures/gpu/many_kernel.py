@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
-from accelsim.architectures.base import BOUNDS
+from accelsim.architectures.base import BOUNDS, STALLS
 from accelsim.architectures.gpu import intervals as I
 from accelsim.architectures.gpu import rows as R
 from accelsim.architectures.gpu.sm import cached, cost_row, misses_of
@@ -20,7 +20,7 @@ from accelsim.architectures.gpu.sm import cached, cost_row, misses_of
 HEAD_W, ACTIVE_W, MAC, DRAM_J, L2_J, VECTOR_J, MAC_J, COEFFICIENTS = range(8)
 
 # Columns of the constants of a band.
-SHORTEST, LONGEST, WIDER, SHARE, BAND_WIDTH = range(5)
+LOW, HIGH, SHORTEST, LONGEST, WIDER, SHARE, BAND_WIDTH = range(7)
 
 # Output, by batch: latency and the ends of its band [s]; energy by part [J]; what limits most of the time,
 # index in `base.BOUNDS`, -1 for nothing; traffic [B].
@@ -31,11 +31,9 @@ PARTS = ("active", "mac", "vector", "dram", "sram")
 
 _LOW_MOST, _HIGH_LEAST = math.log(1.0 - I.LEAST), math.log(1.0 + I.LEAST)
 _ASSUMED = (math.log(I.ASSUMED[0]), math.log(I.ASSUMED[1]))
-_STEPS = np.array(I.STEPS_S)
-_LIMITS = len(I.LIMITS)
-_LIMIT_OF_BOUND = np.array(I.LIMIT_OF_BOUND)
+_KNOTS = np.log(I.KNOTS_S)
 _SLOPE, _WIDEST = I.WIDER_PER_DOUBLING, I.WIDEST
-_BOUNDS = len(BOUNDS)
+_BOUNDS, _STALLS = len(BOUNDS), len(STALLS)
 
 
 @njit(cache=True)
@@ -94,26 +92,36 @@ def _spend(c, flops, ops, dram, l2, taken_s, cap, parts):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def _band(count, group, seconds, code, weight, low, high, bands, eager, z, out):  # type: ignore[no-untyped-def]
+def _slope(slopes, t, parts):  # type: ignore[no-untyped-def]
+    """A sum over `intervals.features` of a row that takes t seconds, of which `parts` are the shares."""
+    where = min(max(math.log(t), _KNOTS[0]), _KNOTS[-1])
+    left = 0
+    while left < len(_KNOTS) - 2 and where >= _KNOTS[left + 1]:
+        left += 1
+    share = (where - _KNOTS[left]) / (_KNOTS[left + 1] - _KNOTS[left])
+    total = (1.0 - share) * slopes[left] + share * slopes[left + 1]
+    for part in range(len(parts)):
+        total += parts[part] * slopes[len(_KNOTS) + part]
+    return total
+
+
+@njit(cache=True)
+def _band(count, group, seconds, code, weight, parts, slopes, bands, eager, z, out):  # type: ignore[no-untyped-def]
     """Ends of the band of a sum, as factors: `intervals.factors` and `intervals.combine`."""
-    sigmas, means = np.empty(count), np.empty(count)
     total, moved, share = 0.0, 0.0, 0.0
     alone = 0.0
-    distinct = 0
     for i in range(count):
         g, t = group[i], seconds[i]
-        step = 0
-        while step < len(_STEPS) and t >= _STEPS[step]:
-            step += 1
-        limit = _LIMIT_OF_BOUND[code[i]]
         beyond = 0.0
         if t > bands[g, LONGEST]:
             beyond = math.log2(t / bands[g, LONGEST])
         if t < bands[g, SHORTEST]:
             beyond = max(beyond, math.log2(bands[g, SHORTEST] / t))
         wider = min(1.0 + _SLOPE * beyond, _WIDEST) * bands[g, WIDER]
-        least = min(low[g, step * _LIMITS + limit] * wider, _LOW_MOST)
-        most = max(high[g, step * _LIMITS + limit] * wider, _HIGH_LEAST)
+        middle = _slope(slopes[g, 0], t, parts[i])
+        wide = math.exp(_slope(slopes[g, 1], t, parts[i]))
+        least = min((middle + bands[g, LOW] * wide) * wider, _LOW_MOST)
+        most = max((middle + bands[g, HIGH] * wide) * wider, _HIGH_LEAST)
         if eager and code[i] == R.LAUNCH:
             least, most = _ASSUMED
         sigma = (most - least) / (2.0 * z)
@@ -122,22 +130,23 @@ def _band(count, group, seconds, code, weight, low, high, bands, eager, z, out):
         total += weight[i]
         share += bands[g, SHARE] * weight[i]
         seconds[i], code[i] = sigma, 0  # read above, and free from here on
-        at = 0
-        while at < distinct and sigmas[at] != sigma:
-            at += 1
-        if at == distinct:
-            sigmas[at], means[at] = sigma, 0.0
-            distinct += 1
-        means[at] += mean
         weight[i] = mean
     share /= total
     for i in range(count):  # a kernel with itself
         alone += weight[i] ** 2 * (math.expm1(seconds[i] ** 2) - math.expm1(share * seconds[i] ** 2))
-    together = 0.0
-    for i in range(distinct):
-        together += means[i] ** 2 * math.expm1(share * sigmas[i] ** 2)
-        for j in range(i):
-            together += 2.0 * means[i] * means[j] * math.expm1(share * sigmas[i] * sigmas[j])
+    # All pairs, sum_ij m_i m_j (exp(share s_i s_j) - 1), as the power series of the exponential: its terms
+    # are squares of sums over kernels.
+    together, factor, order = 0.0, 1.0, 0
+    term = math.inf
+    while term > 1e-15 * together:
+        order += 1
+        factor *= share / order
+        powers = 0.0
+        for i in range(count):
+            weight[i] *= seconds[i]
+            powers += weight[i]
+        term = factor * powers**2
+        together += term
     spread = math.log1p((together + alone) / moved**2)
     centre = math.log(moved / total) - spread / 2.0
     half = z * math.sqrt(spread)
@@ -149,7 +158,7 @@ def _band(count, group, seconds, code, weight, low, high, bands, eager, z, out):
 def cost_programs(  # type: ignore[no-untyped-def]
     steps, base, slope, gather, model, twin, constants, tables, splits, device, governor,
     first, rows, times, launched, serial, owner, fused, lines_of_attention, clocks,
-    repeat, work, coefficients, group, low, high, bands, eager, z, host_s, run_s, out,
+    repeat, work, coefficients, group, slopes, bands, eager, z, host_s, run_s, out,
 ):  # fmt: skip
     """Fill `out` for every batch.
 
@@ -175,8 +184,8 @@ def cost_programs(  # type: ignore[no-untyped-def]
     work : ndarray, shape (4, kernels)
         First and slope of FLOP, first and slope of elementwise operations.
     coefficients : ndarray, shape (kernels, COEFFICIENTS)
-    low, high, bands : ndarray
-        By band: logarithms of its ends by step and limit, and constants.
+    slopes, bands : ndarray
+        By band: coefficients of its middle and its spread by feature, and constants.
     eager : bool
         Launches are paced by a host whose speed is assumed.
     z : float
@@ -193,6 +202,7 @@ def cost_programs(  # type: ignore[no-untyped-def]
     seconds, weight = np.empty(kernels), np.empty(kernels)
     kind, code = np.empty(kernels, dtype=np.int64), np.empty(kernels, dtype=np.int64)
     spent, order = np.empty(_BOUNDS), np.empty(_BOUNDS, dtype=np.int64)
+    stalls, shares = np.zeros(_STALLS), np.empty((kernels, _STALLS))
     for b in range(len(steps)):
         step = steps[b]
         for i in range(count):
@@ -237,6 +247,7 @@ def cost_programs(  # type: ignore[no-untyped-def]
                 taken_s, duration, bound = _finish(sums, clocks[at], launched[at], host_s)
                 if duration < best:
                     best, limit, dram = duration, bound, sums[R.OUT_DRAM_BYTES]
+                    stalls[: R.OUT_SUMS - R.STALL_COMPUTE] = sums[R.STALL_COMPUTE : R.OUT_SUMS]
                     _spend(
                         coefficients[k], flops, ops, dram, sums[R.OUT_L2_BYTES], taken_s, governor, best_parts
                     )
@@ -261,6 +272,7 @@ def cost_programs(  # type: ignore[no-untyped-def]
                     s += 1
                 if s == shapes:
                     seconds[s], code[s], kind[s], weight[s] = t, limit, group[k], 0.0
+                    shares[s] = stalls / t
                     shapes += 1
                 weight[s] += own
         o[OUT_LATENCY] = (total_s + carry) + run_s
@@ -269,7 +281,7 @@ def cost_programs(  # type: ignore[no-untyped-def]
             if o[OUT_LIMIT] < 0.0 or spent[order[i]] > spent[int(o[OUT_LIMIT])]:
                 o[OUT_LIMIT] = order[i]
         if shapes:
-            _band(shapes, kind, seconds, code, weight, low, high, bands, eager, z, o)
+            _band(shapes, kind, seconds, code, weight, shares, slopes, bands, eager, z, o)
         else:
             o[OUT_LOW], o[OUT_HIGH] = I.ASSUMED
         o[OUT_LOW] *= o[OUT_LATENCY]
