@@ -114,5 +114,15 @@ def _entry_point_folders(group: str) -> tuple[Path, ...]:
 
 
 def catalog(kind: str) -> Catalog:
-    """The catalog of ``"hardware"`` or ``"workloads"``."""
+    """What is there by name: shipped files, those of installed packages and of your own folders.
+
+    Parameters
+    ----------
+    kind : {"hardware", "workloads"}
+
+    Returns
+    -------
+    Catalog
+        Iterate it for the names; ``.find(name)`` is the file of one.
+    """
     return Catalog(kind)

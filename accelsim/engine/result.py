@@ -23,7 +23,17 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What produced a result: equal stamps give equal numbers."""
+    """What produced a result: equal stamps give equal numbers.
+
+    Attributes
+    ----------
+    version, model_version : str
+        Of accelsim, and of its models: that changes whenever a number can.
+    hardware_hash, workload_hash, parameters_hash : str
+        Of the device, the graph, and everything else that was asked for.
+    seed : int
+    fidelity : {"analytic", "tile", "event"}
+    """
 
     version: str
     model_version: str

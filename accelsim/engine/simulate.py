@@ -96,7 +96,8 @@ def simulate(
         Devices that work together.
     parallel : mapping, optional
         How: ``{"tensor": 2, "pipeline": 2, "data": 1}``; the product is the number of devices. By default all
-        are tensor-parallel. phase, context, dims
+        are tensor-parallel.
+    phase, context, dims
         See `load_workload`.
     fidelity : {"analytic", "tile", "event"}
         ``analytic`` is a lower bound, ``tile`` the default, ``event`` a discrete-event simulation.
