@@ -17,6 +17,8 @@ for _owner, _name, _target in (
     ("Result", "text_card", "accelsim.report.card:text_card"),
     ("Result", "html_card", "accelsim.report.card:html_card"),
     ("Result", "cost", "accelsim.engine.costs:cost"),
+    ("Result", "rerun", "accelsim.engine.simulate:rerun"),
+    ("Result", "glossary", "accelsim.report.glossary:glossary"),
     ("Tradeoff", "plot", "accelsim.report.tradeoff_plot:plot"),
     ("Result", "to_latex", "accelsim.report.latex:result_table"),
     ("Result", "to_trace", "accelsim.report.trace:write_result"),

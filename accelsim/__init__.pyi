@@ -35,6 +35,7 @@ from accelsim.explore.training import train as train
 from accelsim.hardware.cost import CostModel as CostModel
 from accelsim.hardware.schema import Device as Device
 from accelsim.hardware.spec import load_hardware as load_hardware
+from accelsim.report.citations import citations as citations
 from accelsim.report.explorer.app import explorer as explorer
 from accelsim.serving.arrivals import Poisson as Poisson
 from accelsim.serving.federated import federated as federated

@@ -18,7 +18,9 @@ from accelsim.engine.timeline import Segment, frame
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+    from accelsim.core.outcome import Infeasible
+
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,10 @@ class Result(Accessible):
     notes : tuple of str
         Assumptions and approximations that apply.
     stamp : Stamp
+    request : dict
+        What was asked for, resolved; the summary repeats it.
+    arguments : dict
+        Of `simulate`, as they were given. A workload or device that is in no file is None after `load`.
     programs : tuple of Program
         What the architecture decided, one per pipeline-parallel stage, for pictures that look inside; empty
         where the result was loaded from a file.
@@ -78,6 +84,7 @@ class Result(Accessible):
         rows: Callable[[], list[dict[str, Any]]],
         segments: Callable[[], list[Segment]],
         request: Mapping[str, Any],
+        arguments: Mapping[str, Any],
         programs: tuple[Any, ...] = (),
     ) -> None:
         self.summary = dict(summary)
@@ -87,6 +94,7 @@ class Result(Accessible):
         self.notes = notes
         self.stamp = stamp
         self.request = dict(request)
+        self.arguments = dict(arguments)
         self.programs = programs
         self._make_rows = rows
         self._make_segments = segments
@@ -203,6 +211,7 @@ class Result(Accessible):
                 "notes": list(self.notes),
                 "stamp": asdict(self.stamp),
                 "request": self.request,
+                "arguments": {name: _written(value) for name, value in self.arguments.items()},
                 "ops": self._rows,
                 "timeline": [list(s) for s in self._segments],
             }
@@ -245,6 +254,7 @@ class Result(Accessible):
             lambda: rows,
             lambda: segments,
             data["request"],
+            data["arguments"],
         )
 
     if TYPE_CHECKING:  # accessors that accelsim/__init__.py registers
@@ -254,6 +264,11 @@ class Result(Accessible):
         def html_card(self) -> str: ...
 
         def cost(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        def rerun(self, **changes: Any) -> Result | Infeasible: ...
+
+        def glossary(self) -> Any: ...
+
         @property
         def plot(self) -> Any: ...
 
@@ -278,6 +293,13 @@ def _spent(row: Mapping[str, Any]) -> str:
     parts = {name: row.get(f"stall_{name}_s", math.nan) / whole if whole else math.nan for name in STALLS}
     shown = sorted((share, name) for name, share in parts.items() if share >= 5e-4)
     return ", ".join(f"{name} {100.0 * share:.1f} %" for share, name in reversed(shown))
+
+
+def _written(argument: Any) -> Any:
+    """An argument as a file can hold it; None for a graph or a device in memory."""
+    if isinstance(argument, Path):
+        return str(argument)
+    return argument if isinstance(argument, str | int | float | list | tuple | Mapping | None) else None
 
 
 def plain(node: Any) -> Any:
