@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.architectures.base import STALLS, Interval
 from accelsim.core.accessors import Accessible
-from accelsim.core.errors import ModelFileError, UnknownNameError, did_you_mean
+from accelsim.core.errors import ModelFileError, RequestError, UnknownNameError, did_you_mean
 from accelsim.engine.timeline import Segment, frame
 
 if TYPE_CHECKING:
@@ -167,6 +167,10 @@ class Result(Accessible):
         """
         import pandas as pd
 
+        if not isinstance(other, Result):
+            raise RequestError(
+                f"a result compares with a result, not with this {type(other).__name__}: {other}"
+            )
         rows = []
         for key, mine in self.summary.items():
             theirs = other.summary.get(key)
