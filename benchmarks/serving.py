@@ -87,12 +87,14 @@ def token_figures() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     busy = ClosedLoop(64, **CHAT)
     shared = ClosedLoop(64, **CHAT, prefix_tokens=256, prefix_groups=100)
-    for what, users, engine, count, target in (
-        ("numba", busy, "numba", 20_000, 2e4),
-        ("numba, shared prefixes", shared, "numba", 20_000, 2e4),
-        ("simpy", busy, "simpy", 1000, None),
+    pools = {"prefill": 2, "decode": 2}
+    for what, users, more, count, target in (
+        ("numba", busy, {"engine": "numba"}, 20_000, 2e4),
+        ("numba, shared prefixes", shared, {"engine": "numba"}, 20_000, 2e4),
+        ("numba, two and two in pools", busy, {"engine": "numba", **pools}, 20_000, 2e4),
+        ("simpy", busy, {"engine": "simpy"}, 1000, None),
     ):
-        given = {"arrivals": users, "batching": ENGINE, "requests": count, "engine": engine}
+        given = {"arrivals": users, "batching": ENGINE, "requests": count, **more}
         taken = best_s(lambda: ax.serve("llama-3.1-8b", "h100-sxm", **given))  # noqa: B023
         rows.append(
             {"what": f"llama: {what}", "value": count / taken, "unit": "requests/s", "target": target}

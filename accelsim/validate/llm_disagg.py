@@ -17,7 +17,8 @@ import numpy as np
 
 from accelsim.core.outcome import InfeasibleError
 from accelsim.hardware.stacks import stack_of
-from accelsim.serving.llm.disagg import Pool, Transfer, run
+from accelsim.serving.llm.disagg import Pool, Transfer
+from accelsim.serving.llm.fast import run_pools
 from accelsim.serving.llm.machine import Split
 from accelsim.serving.llm.memory import memory_of
 from accelsim.serving.llm.policy import ContinuousBatching
@@ -42,9 +43,6 @@ LINK_BYTES_PER_S = 50e9
 
 LATENCY_S = 2e-3
 """Handing a request over, before its cache moves (assumed) [s]."""
-
-MOST_TOKENS = 400_000
-"""Output tokens of a replay; more take too long in the readable engine, which is the one with pools."""
 
 
 def replay_pools() -> pd.DataFrame:
@@ -89,8 +87,6 @@ def _replay(r: Any) -> Replay:
     parts = math.gcd(_ranks(r, "prefill"), _ranks(r, "decode"))
     users = -(-whole.users // parts)
     n = ROUNDS * users
-    if n * whole.osl > MOST_TOKENS:
-        return Replay(whole, np.nan, np.nan, "too many tokens for the readable engine")
     try:
         early, _ = _pool(r, "prefill", parts, users)
         late, token_s = _pool(r, "decode", parts, users)
@@ -101,7 +97,7 @@ def _replay(r: Any) -> Replay:
     output = rng.integers(max(2, int(SHORTEST * whole.osl)), whole.osl + 1, n)
     if late.pace.rules.blocks * late.pace.rules.block < whole.isl + whole.osl:
         return Replay(whole, np.nan, np.nan, "one sequence does not fit the cache")
-    found, _ = run(
+    found, _ = run_pools(
         np.zeros(n, dtype=np.int64), prompt, output, early, late, Transfer(LATENCY_S, token_s), users=users
     )
     tpot = (found.finish_ns - found.first_ns) / 1e9 / np.maximum(output - 1, 1)

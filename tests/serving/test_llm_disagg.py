@@ -10,9 +10,10 @@ from accelsim.core.errors import RequestError
 from accelsim.serving import Workers
 from accelsim.serving.llm import engine
 from accelsim.serving.llm.disagg import Pool, Transfer, run
+from accelsim.serving.llm.fast import run_pools
 from accelsim.serving.llm.policy import ContinuousBatching, Host
 from accelsim.serving.llm.worker import Pace
-from tests.serving.test_llm_engine import TABLES
+from tests.serving.test_llm_engine import TABLES, scenes
 
 
 def pool(workers, blocks=500, **options):
@@ -36,6 +37,32 @@ def test_every_request_ends_with_all_its_tokens(requests, sources, sinks, users)
     assert (done.finish_ns >= done.first_ns).all()
     assert (done.first_ns - done.arrival_ns >= [transfer.taken_ns(int(p)) for p in prompt]).all()
     assert done.tokens == output.sum()
+
+
+@st.composite
+def deployments(draw):
+    """Requests and two pools whose rules differ; arrivals and steps often fall together."""
+    arrival, prompt, output, rules, host, loop = draw(scenes())
+    other = draw(scenes())[3]._replace(grain=draw(st.sampled_from([rules.grain, 0])), block=rules.block)
+    longest = int((prompt + output).max()) + rules.drafts + other.drafts
+    other = other._replace(blocks=-(-longest // rules.block) + draw(st.integers(0, 20)), budget=200)
+    if draw(st.booleans()):
+        arrival = 0 * arrival
+    pools = [Pool(draw(st.integers(1, 4)), Pace(r, host, TABLES, TABLES)) for r in (rules, other)]
+    return (arrival, prompt, output, *pools, Transfer(1e-4, draw(st.sampled_from([0.0, 1e-7])))), loop
+
+
+@settings(max_examples=150, deadline=None)
+@given(deployments(), st.sampled_from([0, 500_000]))
+def test_both_engines_give_the_same_numbers(deployment, think):
+    given, loop = deployment
+    think_ns = np.full(len(given[0]), think)
+    (a, more), (b, much) = (f(*given, think_ns=think_ns, **loop) for f in (run, run_pools))
+    for name in ("arrival_ns", "first_ns", "finish_ns", "gaps", "hits"):
+        assert (getattr(a, name) == getattr(b, name)).all(), name
+    for name in ("steps", "busy_ns", "preemptions", "tokens", "kv_peak", "kv_ns", "energy_j"):
+        assert getattr(a, name) == getattr(b, name), name
+    assert more == much
 
 
 def test_one_request_takes_prefill_transfer_and_decode():
@@ -98,7 +125,6 @@ def test_a_pool_on_other_hardware_is_billed_with_it():
         ({"prefill": 1}, "come together"),
         ({"prefill": 0, "decode": 1}, "at least one worker"),
         ({"prefill": Workers(1, parallel={"data": 2}), "decode": 1}, "one rank each"),
-        ({"prefill": 1, "decode": 1, "engine": "numba"}, "simpy engine"),
         ({"prefill": 1, "decode": 1, "link_bytes_per_s": 0.0}, "makes no sense"),
     ],
 )

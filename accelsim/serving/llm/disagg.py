@@ -6,8 +6,10 @@ decode worker with the fewest sequences takes it; the client's first token comes
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Row
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from accelsim.core.errors import RequestError
 from accelsim.serving.llm.engine import Feed, Ints, Run
@@ -71,6 +73,25 @@ def transfer_between(source: Setup, sink: Setup, bytes_per_s: float, latency_s: 
     return Transfer(latency_s, max(source.memory.token, sink.memory.token) / bytes_per_s)
 
 
+class Did(Protocol):
+    """What a worker of either engine has done."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def busy_ns(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def kv_peak(self) -> int: ...
+    @property
+    def kv_ns(self) -> float: ...
+    @property
+    def energy_j(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Effort:
     """What a pool did.
@@ -125,6 +146,8 @@ def run(
 
     def arrive(s: Sequence) -> None:
         s.done, s.emitted, s.last_ns = s.prompt, 1, feed.env.now
+        if decode.pace.rules.grain != prefill.pace.rules.grain:  # pieces of another size cannot be shared
+            s.keys = ()
         if decode.pace.rules.stream <= 1 or s.output == 1:
             s.first_ns = s.last_ns
         if s.output == 1:
@@ -133,32 +156,48 @@ def run(
         else:
             min(sinks, key=lambda w: w.sequences).enter(s)
 
-    feed = Feed(arrival_ns, prompt, output, prefixes, users, think_ns, enter)
+    shared = prefixes if prefill.pace.rules.grain else None
+    feed = Feed(arrival_ns, prompt, output, shared, users, think_ns, enter)
     sources = [Worker(feed.env, prefill.pace, computed) for _ in range(prefill.workers)]
     sinks = [Worker(feed.env, decode.pace, lambda s: feed.answered()) for _ in range(decode.workers)]
     asked += [0] * len(sources)
     feed.env.run()
-    finish = feed.column("finish_ns")
-    whole = max(1, int(finish.max(initial=0)))
+    gaps = sum((w.gaps for w in sinks), start=0 * sinks[0].gaps)
+    first, finish, hits = (feed.column(name) for name in ("first_ns", "finish_ns", "hits"))
+    return added_up(feed.arrival_ns, first, finish, hits, gaps, sources, sinks, "simpy")
+
+
+def added_up(
+    arrival_ns: Ints,
+    first_ns: Ints,
+    finish_ns: Ints,
+    hits: Ints,
+    gaps: Ints,
+    sources: Row[Did],
+    sinks: Row[Did],
+    engine: str,
+) -> tuple[Run, Effort]:
+    """What the workers of two pools did, as a run and the effort of the prefill workers."""
+    whole = max(1, int(finish_ns.max(initial=0)))
     done = Run(
-        feed.arrival_ns,
-        feed.column("first_ns"),
-        finish,
+        arrival_ns,
+        first_ns,
+        finish_ns,
         sum(w.steps for w in sinks),
         sum(w.busy_ns for w in sinks) // len(sinks),
-        sum(w.state.preemptions for w in sinks),
-        sum(w.tokens for w in sinks) + len(feed.sequences),
+        sum(w.preemptions for w in sinks),
+        sum(w.tokens for w in sinks) + len(arrival_ns),
         max(w.kv_peak for w in sinks),
         sum(w.kv_ns for w in sinks) / len(sinks),
         sum(w.energy_j for w in sinks),
-        sum((w.gaps for w in sinks), start=0 * sinks[0].gaps),
-        feed.column("hits"),
-        "simpy",
+        gaps,
+        hits,
+        engine,
     )
     effort = Effort(
         sum(w.busy_ns for w in sources) / len(sources) / whole,
         sum(w.steps for w in sources),
-        sum(w.state.preemptions for w in sources),
+        sum(w.preemptions for w in sources),
         sum(w.energy_j for w in sources),
     )
     return done, effort

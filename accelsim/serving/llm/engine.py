@@ -159,7 +159,7 @@ def run(
         feed.column("finish_ns"),
         worker.steps,
         worker.busy_ns,
-        worker.state.preemptions,
+        worker.preemptions,
         worker.tokens,
         worker.kv_peak,
         worker.kv_ns,

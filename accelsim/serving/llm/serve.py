@@ -150,12 +150,10 @@ def serve_tokens(
         run = run if pace.tables_j is not None else replace(run, energy_j=math.nan)
         bill = Bill(first.split.devices, ranks, first.idle_w, first.usd_per_hour)
     else:
-        if engine == "numba":
-            raise RequestError("pools of prefill and decode run on the simpy engine", hint="engine='auto'")
         counts = [w.count for w in pools]
         transfer = disagg.transfer_between(first, last, link_bytes_per_s, link_latency_s)
         parts = [disagg.Pool(n, s.pace) for n, s in zip(counts, setups)]
-        run, effort = disagg.run(*given, parts[0], parts[1], transfer, **loop)
+        run, effort = _engine(engine, pools=True)(*given, parts[0], parts[1], transfer, **loop)
         run, bill = _together(run, effort, setups, counts)
         notes.append(f"{counts[0]} prefill and {counts[1]} decode workers")
         more = {
@@ -245,12 +243,12 @@ def _together(
     return replace(run, energy_j=joules / total), bill
 
 
-def _engine(name: str) -> Any:
+def _engine(name: str, pools: bool = False) -> Any:
     if name == "simpy":
-        return readable.run
+        return disagg.run if pools else readable.run
     from accelsim.serving.llm import fast
 
-    return fast.run
+    return fast.run_pools if pools else fast.run
 
 
 def _count(arrivals: Any) -> int:

@@ -93,6 +93,11 @@ class Worker:
         """Sequences that wait or run."""
         return len(self.unseen) + len(self.state.waiting) + len(self.state.running)
 
+    @property
+    def preemptions(self) -> int:
+        """Sequences that lost their cache."""
+        return self.state.preemptions
+
     def enter(self, s: Sequence) -> None:
         """A sequence enters now."""
         self.unseen.append(s)
