@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 import accelsim as ax
 from accelsim.explore import linear
-from accelsim.serving import ClosedLoop, Greedy, Pool, QueuePolicy, Replica, serve_fleet
+from accelsim.serving import ClosedLoop, Greedy, Pool, QueuePolicy, Replica, curve, serve_fleet
 from accelsim.serving.fast import twin
-from accelsim.serving.serve import curve
 from accelsim.serving.service import Times
 
 REQUESTS = 1_000_000

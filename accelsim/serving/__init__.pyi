@@ -53,6 +53,7 @@ from accelsim.serving.scenarios import Offline as Offline
 from accelsim.serving.scenarios import Server as Server
 from accelsim.serving.scenarios import SingleStream as SingleStream
 from accelsim.serving.sequence import TritonSequence as TritonSequence
+from accelsim.serving.serve import curve as curve
 from accelsim.serving.service import DeviceService as DeviceService
 from accelsim.serving.service import ExponentialService as ExponentialService
 from accelsim.serving.service import RandomService as RandomService

@@ -20,8 +20,8 @@ from accelsim.serving import (
     StaticBatch,
     Stream,
     Superposition,
+    curve,
 )
-from accelsim.serving.serve import curve
 
 
 def test_parallel_stages_end_with_the_slowest() -> None:
