@@ -5,13 +5,8 @@ Medians of several warm runs on this machine, beside the project's own targets; 
 
 from __future__ import annotations
 
-import json
-import statistics
-import sys
-import time
-from collections.abc import Callable
-
 import numpy as np
+from timing import call_s, show
 
 import accelsim as ax
 from accelsim.architectures.base import Options
@@ -20,19 +15,7 @@ from accelsim.architectures.fpga.resources import Budget
 from accelsim.core.precision import plan
 from accelsim.techniques.precision import with_precision
 
-REPEATS = 7
 CANDIDATES = 1_000_000
-
-
-def call_s(function: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median time of a warm call [s]."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def cold_search_s(workload: str, device: str) -> float:
@@ -99,11 +82,10 @@ def figures() -> list[dict[str, object]]:
     return [{"what": what, "value": value, "target": target} for what, value, target in rows]
 
 
+def line(row: dict[str, object]) -> str:
+    target = f"target {row['target']:g}" if row["target"] else ""
+    return f"{row['what']:<55}{row['value']:>16,.6g}  {target}"
+
+
 if __name__ == "__main__":
-    table = figures()
-    if "--json" in sys.argv:
-        print(json.dumps(table))
-    else:
-        for row in table:
-            target = f"target {row['target']:g}" if row["target"] else ""
-            print(f"{row['what']:<55}{row['value']:>16,.6g}  {target}")
+    show(figures(), line)

@@ -5,13 +5,11 @@ One core, contiguous float32 in, codes or float32 out, best of several warm runs
 
 from __future__ import annotations
 
-import json
-import sys
-import time
 from collections.abc import Callable
 
 import ml_dtypes
 import numpy as np
+from timing import show, times_s
 
 from accelsim.techniques.numerics import cast, fake_quantise
 
@@ -31,13 +29,7 @@ QUANTISED = ("int8", "fp8_e4m3", "mxfp8", "mxfp4", "nvfp4")
 
 def rate(function: Callable[[], object]) -> float:
     """Values per second in millions."""
-    function()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return VALUES / min(times) / 1e6
+    return VALUES / min(times_s(function, REPEATS)) / 1e6
 
 
 def theirs(x: np.ndarray, name: str) -> Callable[[], object]:
@@ -64,12 +56,11 @@ def figures() -> list[dict[str, object]]:
     return rows
 
 
+def line(row: dict[str, object]) -> str:
+    beside = f"ml_dtypes {row['ml_dtypes']:6,.0f}" if row["ml_dtypes"] else ""
+    target = f"target {row['target']:g}" if row["target"] else ""
+    return f"{row['what']:<34}{row['value']:>8,.0f} M values/s  {beside:<18}{target}"
+
+
 if __name__ == "__main__":
-    table = figures()
-    if "--json" in sys.argv:
-        print(json.dumps(table))
-    else:
-        for row in table:
-            beside = f"ml_dtypes {row['ml_dtypes']:6,.0f}" if row["ml_dtypes"] else ""
-            target = f"target {row['target']:g}" if row["target"] else ""
-            print(f"{row['what']:<34}{row['value']:>8,.0f} M values/s  {beside:<18}{target}")
+    show(figures(), line)

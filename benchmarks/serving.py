@@ -13,19 +13,20 @@ import time
 from collections.abc import Callable
 
 import accelsim as ax
+from accelsim.explore import linear
+from accelsim.serving import ClosedLoop, Greedy, Pool, QueuePolicy, Replica, curve, serve_fleet
 from accelsim.serving.fast import twin
-from accelsim.serving.serve import curve
 from accelsim.serving.service import Times
 
 REQUESTS = 1_000_000
 READABLE = 20_000
 LAW = ax.LinearService(0.004, 0.0005)
 POLICIES = {
-    "greedy": ax.Greedy(8),
+    "greedy": Greedy(8),
     "triton": ax.Triton(8),
     "triton, delay 1 ms": ax.Triton(8, max_queue_delay_us=1000),
     "triton, 4 instances": ax.Triton(8, instances=4),
-    "triton, timeout": ax.Triton(8, queue_policy=ax.QueuePolicy("REJECT", 30_000)),
+    "triton, timeout": ax.Triton(8, queue_policy=QueuePolicy("REJECT", 30_000)),
     "tensorflow serving": ax.TensorFlowServing(8, 1000, 100),
     "torchserve": ax.TorchServe(8, 5, 1, 1000),
 }
@@ -66,9 +67,9 @@ def figures() -> list[dict[str, object]]:
         rows.append({"what": f"{name}: kernel", "value": kernel, "unit": "requests/s", "target": 3e6})
         rows.append({"what": f"{name}: serve()", "value": whole, "unit": "requests/s", "target": None})
         rows.append({"what": f"{name}: simpy", "value": slow, "unit": "requests/s", "target": 2e4})
-    fleet = ax.Pool(ax.Replica(LAW, batching=ax.Greedy(8), count=4), balancer="least_outstanding")
+    fleet = Pool(Replica(LAW, batching=Greedy(8), count=4), balancer="least_outstanding")
     traffic = ax.Poisson(3000).generate(READABLE)
-    several = READABLE / best_s(lambda: ax.serve_fleet(fleet, arrivals=traffic))
+    several = READABLE / best_s(lambda: serve_fleet(fleet, arrivals=traffic))
     rows.append({"what": "fleet of 4, greedy: simpy", "value": several, "unit": "requests/s", "target": 2e4})
     rates = [100 + 40 * i for i in range(20)]
     sweep = best_s(lambda: curve(LAW, rates_per_s=rates, batching=ax.Triton(8), requests=100_000), 1)
@@ -83,8 +84,8 @@ def figures() -> list[dict[str, object]]:
 def token_figures() -> list[dict[str, object]]:
     """Llama-3.1-8B on an H100, batches up to 64, 512 tokens in and 128 out."""
     rows: list[dict[str, object]] = []
-    busy = ax.ClosedLoop(64, **CHAT)
-    shared = ax.ClosedLoop(64, **CHAT, prefix_tokens=256, prefix_groups=100)
+    busy = ClosedLoop(64, **CHAT)
+    shared = ClosedLoop(64, **CHAT, prefix_tokens=256, prefix_groups=100)
     pools = {"prefill": 2, "decode": 2}
     for what, users, more, count, target in (
         ("numba", busy, {"engine": "numba"}, 20_000, 2e4),
@@ -100,7 +101,7 @@ def token_figures() -> list[dict[str, object]]:
     for count in (200, 1000):
         axes = {
             "workload": "llama-3.1-8b", "hardware": ["h100-sxm", "h200-sxm"], "batching": [ENGINE],
-            "rate_per_s": ax.linear(0.5, 20.0, 40), **CHAT, "requests": count, "jobs": 1,
+            "rate_per_s": linear(0.5, 20.0, 40), **CHAT, "requests": count, "jobs": 1,
         }  # fmt: skip
         taken = best_s(lambda: ax.sweep(**axes), 2)  # noqa: B023
         rows.append(

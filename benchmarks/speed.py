@@ -6,14 +6,13 @@ are printed beside the figures; nothing fails here.
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+
+from timing import call_s, show
 
 REPEATS = 7
 
@@ -26,24 +25,8 @@ for model in ("resnet50", "bert-base", "llama-3.1-8b", "lstm-1024", "finn-cnv"):
 
 def process_s(*arguments: str, repeats: int = REPEATS) -> float:
     """Median wall time of a Python process [s]."""
-    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)  # fills the numba cache
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def call_s(function: Callable[[], object], number: int = 20) -> float:
-    """Median time of a warm call [s]."""
-    function()
-    times = []
-    for _ in range(number):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    command = [sys.executable, *arguments]
+    return call_s(lambda: subprocess.run(command, capture_output=True, check=True), repeats)
 
 
 def import_s() -> float:
@@ -78,13 +61,15 @@ def figures() -> list[dict[str, object]]:
         ),
     ]
     for device in ("h100-sxm", "tpu-v4", "zcu104-dpu", "u250-finn"):
-        seconds = call_s(lambda device=device: ax.simulate("resnet50", device, precision="int8"))
+        seconds = call_s(lambda device=device: ax.simulate("resnet50", device, precision="int8"), 20)
         rows.append(
             (f"simulate resnet50 on {device}, warm", seconds, 0.005 if device == "h100-sxm" else None)
         )
-    event = call_s(lambda: ax.simulate("resnet50", "tpu-v4", precision="int8", fidelity="event"))
+    event = call_s(lambda: ax.simulate("resnet50", "tpu-v4", precision="int8", fidelity="event"), 20)
     rows.append(("simulate resnet50 on tpu-v4, event, warm", event, None))
-    decode = call_s(lambda: ax.simulate("llama-3.1-70b", "h100-sxm", phase="decode", context=4096, devices=8))
+    decode = call_s(
+        lambda: ax.simulate("llama-3.1-70b", "h100-sxm", phase="decode", context=4096, devices=8), 20
+    )
     rows.append(("simulate llama-3.1-70b decode on 8 h100-sxm, warm", decode, None))
     if find_spec("onnx"):
         from accelsim.workload.onnx import from_onnx
@@ -96,11 +81,10 @@ def figures() -> list[dict[str, object]]:
     return [{"what": what, "seconds": seconds, "target_s": target} for what, seconds, target in rows]
 
 
+def line(row: dict[str, object]) -> str:
+    target = f"target {row['target_s']} s" if row["target_s"] else ""
+    return f"{row['what']:<55}{row['seconds']:>12.6f} s  {target}"
+
+
 if __name__ == "__main__":
-    table = figures()
-    if "--json" in sys.argv:
-        print(json.dumps(table))
-    else:
-        for row in table:
-            target = f"target {row['target_s']} s" if row["target_s"] else ""
-            print(f"{row['what']:<55}{row['seconds']:>12.6f} s  {target}")
+    show(figures(), line)

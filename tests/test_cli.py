@@ -81,6 +81,8 @@ def test_catalogs_and_doctor():
     names = {row["name"] for row in json.loads(ok("hw", "list", "--json"))}
     assert {"h100-sxm", "tpu-v4", "u250-finn"} <= names
     assert {"resnet50", "llama-3.1-8b"} <= {row["name"] for row in json.loads(ok("wl", "list", "--json"))}
+    assert json.loads(ok("hw", "energy", "h100-sxm", "--json"))[0]["part"] == "mac"
+    assert "die" in ok("hw", "area", "tpu-v4")
     rows = json.loads(ok("hw", "show", "h100-sxm", "--json"))
     assert all(row["source"] for row in rows)
     assert "memory.bandwidth" in {

@@ -35,6 +35,33 @@ def test_the_servers_own_file_is_read(tmp_path):
     assert rows[0]["mean_batch"] <= 4
 
 
+def test_objectives_and_shared_prefixes_have_options():
+    assert (
+        json.loads(run(*BASE, "--rate", "500", "--slo", "latency_s=0.5", "--json"))[0]["slo_attainment_pct"]
+        == 100
+    )
+    tokens = (
+        "serve",
+        "llama-3.1-8b",
+        "-d",
+        "h100-sxm",
+        "--server",
+        "vllm",
+        "--rate",
+        "4",
+        "--requests",
+        "60",
+    )
+    shared = ("--prefix-tokens", "400", "--slo", "ttft_s=0.5", "--slo", "tpot_s=0.02", "--json")
+    (kept,) = json.loads(run(*tokens, *shared))
+    (lost,) = json.loads(run(*tokens, *shared, "--no-prefix-caching"))
+    assert kept["slo"] == {"ttft_s": 0.5, "tpot_s": 0.02}
+    assert kept["prefix_hit_pct"] > 70
+    assert lost["prefix_hit_pct"] == 0
+    assert kept["ttft_mean_s"] < lost["ttft_mean_s"]
+    assert "prefix_hit_pct" in run(*tokens, *shared[:-1])
+
+
 def test_a_tradeoff_is_a_table():
     rows = json.loads(run("tradeoff", "resnet18", "-d", "t4", "--json"))
     assert {"baseline", "quantisation"} & {row["technique"] for row in rows}
@@ -48,6 +75,9 @@ def test_a_tradeoff_is_a_table():
         (("--rate", "0"), "rate"),
         (("--rate", "5", "--instances", "0"), "instance"),
         (("--rate", "5", "--config", "none.pbtxt"), "none.pbtxt"),
+        (("--rate", "5", "--slo", "ttft_s=1"), "latency_s"),
+        (("--rate", "5", "--slo", "latency_s"), "NAME=NUMBER"),
+        (("--rate", "5", "--prefix-tokens", "4"), "by token"),
     ],
 )
 def test_mistakes_are_one_line(arguments, named):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,6 +21,10 @@ MODULES = sorted(
     for p in PACKAGE.rglob("*.py")
     if not {"hwconfigs", "workloads", "validation"} & set(p.relative_to(PACKAGE).parts)
 )
+
+# The lists of public names.
+STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
+PUBLIC = [accelsim, *(getattr(accelsim, part) for part in dir(accelsim) if part not in accelsim.__all__)]
 
 # Floors from the ground up; folders in one set do not know each other.
 FLOORS = [
@@ -57,7 +64,7 @@ def _imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", MODULES + STUBS, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_climb_no_floor(path: Path) -> None:
     place = _place(path)
     if place == "__init__":
@@ -78,11 +85,58 @@ def test_every_submodule_imports_and_every_public_name_can_still_be_called() -> 
             ".__init__"
         )
         importlib.import_module(name)
-    for name in accelsim.__all__:
-        value = getattr(accelsim, name)
-        assert callable(value) or isinstance(value, str), name
-    folders = {p.name for p in PACKAGE.iterdir() if p.is_dir()}
-    assert not folders & set(accelsim.__all__)
+    for place in PUBLIC:
+        for name in place.__all__:
+            value = getattr(place, name)
+            assert callable(value) or isinstance(value, str), (place.__name__, name)
+        folder = Path(place.__file__).parent
+        modules = {p.stem for p in folder.glob("*.py")} | {p.name for p in folder.iterdir() if p.is_dir()}
+        assert not modules & set(place.__all__), place.__name__
+
+
+def test_public_names_are_few_and_each_has_one_place() -> None:
+    assert [place.__name__ for place in PUBLIC[1:]] == [
+        f"accelsim.{stub.parent.name}" for stub in STUBS if stub.parent != PACKAGE
+    ]
+    assert 40 <= len(accelsim.__all__) <= 60
+    names = [name for place in PUBLIC for name in place.__all__]
+    assert len(names) == len(set(names))
+    for place in PUBLIC:
+        assert set(place.__all__) <= set(dir(place))
+
+
+def test_a_name_that_is_elsewhere_or_misspelt_is_pointed_out() -> None:
+    for owner, name, hint in (
+        (accelsim, "Fleet", "use accelsim.serving.Fleet"),
+        (accelsim.serving, "Poisson", "use accelsim.Poisson"),
+        (accelsim.explore, "Screen", "use accelsim.techniques.Screen"),
+        (accelsim, "simulat", "did you mean simulate"),
+    ):
+        with pytest.raises(
+            AttributeError, match=f"^module '{owner.__name__}' has no attribute '{name}'; {hint}"
+        ):
+            getattr(owner, name)
+
+
+@pytest.mark.parametrize("place", PUBLIC, ids=lambda p: p.__name__)
+def test_public_names_are_documented(place: ModuleType) -> None:
+    """Sections and argument names as numpydoc has them; arguments of classes may be in a base's docstring."""
+    for name in place.__all__:
+        value = getattr(place, name)
+        if isinstance(value, str):
+            continue
+        arguments = {
+            p.name for p in inspect.signature(value).parameters.values() if p.kind is not p.VAR_KEYWORD
+        }
+        assert value.__doc__, name
+        bases = value.__mro__ if inspect.isclass(value) else (value,)
+        text = "\n".join(base.__doc__ or "" for base in bases if base.__module__.startswith("accelsim"))
+        heads = set(re.findall(r"^ *(\w+)\n *-{4,}$", text, re.M))
+        if inspect.isclass(value):
+            assert not arguments or heads & {"Parameters", "Attributes"}, name
+        else:
+            assert not arguments or {"Parameters", "Returns"} <= heads, name
+            assert arguments <= set(re.findall(r"\w+", text)), name
 
 
 def test_import_is_light() -> None:

@@ -1,9 +1,9 @@
-"""Commands on devices: list, show, diff, prices, new, check."""
+"""Commands on devices: list, show, diff, energy, area, prices, new, check."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,17 +12,20 @@ from accelsim.core.errors import ConfigError
 from accelsim.core.frames import records
 from accelsim.report import tables
 
-app = typer.Typer(help="Devices: list, show, diff, prices, new, check.", no_args_is_help=True)
+app = typer.Typer(help="Devices: list, show, diff, energy, area, prices, new, check.", no_args_is_help=True)
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool, empty: str = "") -> None:
+    if as_json:
+        emit(rows)
+    else:
+        typer.echo(tables.text(rows) if rows else empty)
 
 
 @app.command("list")
 def hw_list(as_json: Json = False) -> None:
     """All devices."""
-    rows = tables.devices()
-    if as_json:
-        emit(rows)
-    else:
-        typer.echo(tables.text(rows))
+    _print(tables.devices(), as_json)
 
 
 @app.command("show")
@@ -36,14 +39,9 @@ def hw_show(
     from accelsim.hardware.spec import sources as table_of
 
     rows = records(table_of(load_hardware(name)))
-    if as_json:
-        emit(rows)
-    else:
-        typer.echo(
-            tables.text(
-                rows if sources else [{k: r[k] for k in ("parameter", "value", "status")} for r in rows]
-            )
-        )
+    if not sources and not as_json:
+        rows = [{k: r[k] for k in ("parameter", "value", "status")} for r in rows]
+    _print(rows, as_json)
 
 
 @app.command("prices")
@@ -60,11 +58,7 @@ def hw_prices(
     from accelsim.hardware.spec import load_hardware
 
     names = axis("hardware", hardware) or list(catalog("hardware").names())
-    rows = price_table(map(load_hardware, names), prices)
-    if as_json:
-        emit(rows)
-    else:
-        typer.echo(tables.text(rows) if rows else "no price is known")
+    _print(price_table(map(load_hardware, names), prices), as_json, "no price is known")
 
 
 @app.command("diff")
@@ -72,11 +66,25 @@ def hw_diff(first: str, second: str, as_json: Json = False) -> None:
     """The parameters in which two devices differ."""
     from accelsim.hardware.spec import load_hardware
 
-    rows = records(load_hardware(first).diff(second))
-    if as_json:
-        emit(rows)
-    else:
-        typer.echo(tables.text(rows) if rows else "no difference")
+    _print(records(load_hardware(first).diff(second)), as_json, "no difference")
+
+
+@app.command("energy")
+def hw_energy(name: str, as_json: Json = False) -> None:
+    """What each action costs a device, and where that is from."""
+    from accelsim.hardware.energy import table
+    from accelsim.hardware.spec import load_hardware
+
+    _print(table(load_hardware(name)), as_json)
+
+
+@app.command("area")
+def hw_area(name: str, as_json: Json = False) -> None:
+    """Area of the die; of a systolic device its arrays and on-chip memory too."""
+    from accelsim.hardware.area import table
+    from accelsim.hardware.spec import load_hardware
+
+    _print(table(load_hardware(name)), as_json)
 
 
 @app.command("new")

@@ -45,75 +45,87 @@ def serve(
     precision: Annotated[str | None, typer.Option("--precision", "-p", help="Number format.")] = None,
     prompt: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 512,
     output: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
+    prefix_tokens: Annotated[
+        int | None, typer.Option(help="Tokens at the start of a prompt that requests share.")
+    ] = None,
+    prefix_groups: Annotated[int, typer.Option(help="Different starts; a request has one of them.")] = 1,
+    no_prefix_caching: Annotated[
+        bool, typer.Option("--no-prefix-caching", help="The server keeps no cache of starts.")
+    ] = False,
     tensor: Annotated[int | None, typer.Option(help="Tensor-parallel degree.")] = None,
     prefill: Annotated[int | None, typer.Option(help="Engines for prompts only; with --decode.")] = None,
     decode: Annotated[int | None, typer.Option(help="Engines for tokens only; with --prefill.")] = None,
     requests: Annotated[
         int | None, typer.Option(help="How many; 100,000 by default, 1,000 by token.")
     ] = None,
-    slo_ms: Annotated[float | None, typer.Option(help="Latency objective for the goodput [ms].")] = None,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the goodput: latency_s=0.02, or ttft_s, tpot_s, e2e_s by token; repeat."),
+    ] = None,
     warmup: Annotated[float, typer.Option(help="Share of requests that statistics leave out.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 0,
     as_json: Json = False,
 ) -> None:
     """What requests meet behind a server: latency percentiles, goodput, batches."""
     from accelsim.serving.arrivals import Poisson
+    from accelsim.serving.llm.policy import ContinuousBatching
+    from accelsim.serving.service import DeviceService
     from accelsim.serving.traces import Trace
 
     if fleet is None and bool(rate) == (trace is not None):
         raise RequestError("give --rate or --trace", hint="--rate 800; repeat it for a curve")
-    lengths = {"prompt_tokens": prompt, "output_tokens": output} if server in TOKEN_SERVERS else {}
+    by_token = server in TOKEN_SERVERS
+    if prefix_tokens is not None and (trace is not None or not by_token):
+        raise RequestError("--prefix-tokens is of prompts that arrive at a --rate, by token")
+    lengths: dict[str, Any] = {"prompt_tokens": prompt, "output_tokens": output} if by_token else {}
+    if prefix_tokens is not None:
+        lengths |= {"prefix_tokens": prefix_tokens, "prefix_groups": prefix_groups}
     arrivals: list[Any] = [Trace(trace)] if trace is not None else [Poisson(r, **lengths) for r in rate or []]
     shared = {"requests": requests, "seed": seed, "warmup": warmup}
-    slo_s = None if slo_ms is None else slo_ms / 1e3
+    objectives = dict(_objective(text) for text in slo or ())
+    if not by_token:
+        shared["slo_s"] = objectives.pop("latency_s", None)
+    if objectives and not by_token and fleet is None:
+        hint = "latency_s; of a server by token ttft_s, tpot_s, e2e_s"
+        raise RequestError(f"{server} has no objective '{min(objectives)}'", hint=hint)
     if fleet is not None:
         if model is not None or hardware is not None:
             raise RequestError("a fleet's file brings its own models and devices", hint="change them there")
-        outcomes = _fleet(fleet, arrivals, {**shared, "slo_s": slo_s})
+        outcomes = _fleet(fleet, arrivals, {**shared, "slo": objectives})
     elif model is None or hardware is None:
         raise RequestError("give a model and --hardware, or --fleet")
-    elif server in TOKEN_SERVERS:
-        slo = None if slo_s is None else {"e2e_s": slo_s}
+    elif by_token:
         split = None if tensor is None else {"tensor": tensor}
-        options = {"slo": slo, "parallel": split, "prefill": prefill, "decode": decode, **shared}
-        outcomes = _tokens(model, hardware, server, max_batch, arrivals, {"precision": precision, **options})
+        options = {"slo": objectives, "parallel": split, "prefill": prefill, "decode": decode, **shared}
+        rules = ContinuousBatching(server, max_num_seqs=max_batch, prefix_caching=not no_prefix_caching)
+        outcomes = _served(model, hardware, arrivals, rules, {"precision": precision, **options})
     else:
         policy = _policy(server, max_batch or 8, delay_us, instances, config)
-        outcomes = _batches(model, hardware, precision, policy, arrivals, {**shared, "slo_s": slo_s})
+        law = DeviceService.of(model, hardware, max_batch=policy.max_batch, precision=precision)
+        outcomes = _served(law, None, arrivals, policy, shared)
     given: list[float | None] = [*rate] if rate else [None] * len(outcomes)
     if as_json:
         emit([{"rate_per_s": r, **o.summary} for r, o in zip(given, outcomes)])
         return
+    names = SHOWN if prefix_tokens is None else (*SHOWN, "prefix_hit_pct")
     rows = []
     for r, outcome in zip(given, outcomes):
         if isinstance(outcome, Infeasible):
             typer.echo(str(outcome))
             continue
-        shown = {n: outcome.summary[n] for n in SHOWN if n in outcome.summary}
+        shown = {n: outcome.summary[n] for n in names if n in outcome.summary}
         rows.append({"rate_per_s": r or "trace", **shown})
     typer.echo(tables.text(rows))
     for note in dict.fromkeys(n for o in outcomes for n in getattr(o, "notes", ())):
         typer.echo(f"note: {note}")
 
 
-def _batches(
-    model: str, hardware: str, precision: str | None, policy: Any, arrivals: list[Any], options: Any
+def _served(
+    model: Any, hardware: str | None, arrivals: list[Any], rules: Any, options: dict[str, Any]
 ) -> list[Any]:
     from accelsim.serving.serve import serve as served
-    from accelsim.serving.service import DeviceService
 
-    law = DeviceService.of(model, hardware, max_batch=policy.max_batch, precision=precision)
-    return [served(law, arrivals=coming, batching=policy, **options) for coming in arrivals]
-
-
-def _tokens(
-    model: str, hardware: str, server: str, sequences: int | None, arrivals: list[Any], options: Any
-) -> list[Any]:
-    from accelsim.serving.llm.policy import ContinuousBatching
-    from accelsim.serving.serve import serve as served
-
-    policy = ContinuousBatching(server, max_num_seqs=sequences)
-    return [served(model, hardware, arrivals=coming, batching=policy, **options) for coming in arrivals]
+    return [served(model, hardware, arrivals=coming, batching=rules, **options) for coming in arrivals]
 
 
 def _fleet(file: Path, arrivals: list[Any], options: Any) -> list[Any]:

@@ -61,8 +61,14 @@ class Catalog:
         """
         files = self.files()
         if name not in files:
-            what = "hardware" if self.kind == "hardware" else "workload"
-            raise UnknownNameError(f"unknown {what} '{name}'", hint=did_you_mean(name, files))
+            what, other, hint = (
+                ("hardware", "workloads", "that is a workload, which comes first")
+                if self.kind == "hardware"
+                else ("workload", "hardware", "that is hardware, which comes second")
+            )
+            if name not in Catalog(other):
+                hint = did_you_mean(name, files)
+            raise UnknownNameError(f"unknown {what} '{name}'", hint=hint)
         return files[name]
 
     def resolve(self, name_or_path: str | Path) -> Path:
@@ -114,5 +120,15 @@ def _entry_point_folders(group: str) -> tuple[Path, ...]:
 
 
 def catalog(kind: str) -> Catalog:
-    """The catalog of ``"hardware"`` or ``"workloads"``."""
+    """What is there by name: shipped files, those of installed packages and of your own folders.
+
+    Parameters
+    ----------
+    kind : {"hardware", "workloads"}
+
+    Returns
+    -------
+    Catalog
+        Iterate it for the names; ``.find(name)`` is the file of one.
+    """
     return Catalog(kind)

@@ -86,6 +86,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near += [n for n in names if name.lower() in n and n not in near][: 3 - len(near)]
     if near:
         return f"did you mean {' or '.join(near)}?"
-    if len(names) <= 16:
+    if len(names) <= 24:
         return f"known names: {', '.join(names)}"
     return f"there are {len(names)} known names"

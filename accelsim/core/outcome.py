@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelsim.core.errors import AccelsimError
 
@@ -31,6 +31,14 @@ class Infeasible:
     request: dict[str, Any] = field(default_factory=dict)
 
     feasible = False
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What a `Result` would have, missed: say why there is none."""
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise AttributeError(f"there is no '{name}': {self}")
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 @cache
 def data_folder(name: str) -> Path:
-    """Folder ``hwconfigs``, ``workloads`` or ``validation`` that this installation uses."""
+    """Folder ``hwconfigs``, ``workloads``, ``validation`` or ``docs`` that this installation uses."""
     for root in (_PACKAGE, _PACKAGE.parent):
         if (root / name).is_dir():
             return root / name

@@ -98,21 +98,21 @@ def parse(text: str | int | float, dimension: str, where: str = "") -> float:
     expected = DIMENSIONS[dimension]
     example = f"write it like '1.5 {_example(expected)}'"
     if not isinstance(text, str):
-        raise UnitError(f"'{text}' has no unit, expected a {dimension} in {expected.base}", where, example)
+        raise UnitError(f"'{text}' has no unit, expected {dimension} in {expected.base}", where, example)
     match = _NUMBER.match(text)
     if match is None:
         raise UnitError(f"'{text}' is not a number with a unit", where, example)
     number, unit = match.groups()
     if not unit:
-        raise UnitError(f"'{text}' has no unit, expected a {dimension} in {expected.base}", where, example)
+        raise UnitError(f"'{text}' has no unit, expected {dimension} in {expected.base}", where, example)
     scale = _TABLES[dimension].get(unit)
     if scale is None:
         other = next((n for n, table in _TABLES.items() if unit in table), None)
         if other:
             raise UnitError(
-                f"'{text}' is a {other}, expected a {dimension} in {expected.base}", where, example
+                f"'{text}' is in units of {other}, expected {dimension} in {expected.base}", where, example
             )
-        raise UnitError(f"unknown unit '{unit}' in '{text}', expected a {dimension}", where, example)
+        raise UnitError(f"unknown unit '{unit}' in '{text}', expected {dimension}", where, example)
     value = float(number) * scale
     if not math.isfinite(value):
         raise UnitError(f"'{text}' is not finite", where, example)

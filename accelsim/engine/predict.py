@@ -64,6 +64,10 @@ def predict_ops(
     """
     import pandas as pd
 
+    if not isinstance(frame, pd.DataFrame):
+        raise RequestError(
+            f"rows come in a DataFrame, not in a {type(frame).__name__}", hint="pd.DataFrame(rows)"
+        )
     check(frame)
     device: Any = load_hardware(hardware)
     architecture = architecture_of(device.kind)

@@ -12,18 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.architectures.base import STALLS, Interval
 from accelsim.core.accessors import Accessible
-from accelsim.core.errors import ModelFileError, UnknownNameError, did_you_mean
+from accelsim.core.errors import ModelFileError, RequestError, UnknownNameError, did_you_mean
 from accelsim.engine.timeline import Segment, frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+    from accelsim.core.outcome import Infeasible
+
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What produced a result: equal stamps give equal numbers."""
+    """What produced a result: equal stamps give equal numbers.
+
+    Attributes
+    ----------
+    version, model_version : str
+        Of accelsim, and of its models: that changes whenever a number can.
+    hardware_hash, workload_hash, parameters_hash : str
+        Of the device, the graph, and everything else that was asked for.
+    seed : int
+    fidelity : {"analytic", "tile", "event"}
+    """
 
     version: str
     model_version: str
@@ -50,6 +62,10 @@ class Result(Accessible):
     notes : tuple of str
         Assumptions and approximations that apply.
     stamp : Stamp
+    request : dict
+        What was asked for, resolved; the summary repeats it.
+    arguments : dict
+        Of `simulate`, as they were given. A workload or device that is in no file is None after `load`.
     programs : tuple of Program
         What the architecture decided, one per pipeline-parallel stage, for pictures that look inside; empty
         where the result was loaded from a file.
@@ -68,6 +84,7 @@ class Result(Accessible):
         rows: Callable[[], list[dict[str, Any]]],
         segments: Callable[[], list[Segment]],
         request: Mapping[str, Any],
+        arguments: Mapping[str, Any],
         programs: tuple[Any, ...] = (),
     ) -> None:
         self.summary = dict(summary)
@@ -77,6 +94,7 @@ class Result(Accessible):
         self.notes = notes
         self.stamp = stamp
         self.request = dict(request)
+        self.arguments = dict(arguments)
         self.programs = programs
         self._make_rows = rows
         self._make_segments = segments
@@ -149,6 +167,10 @@ class Result(Accessible):
         """
         import pandas as pd
 
+        if not isinstance(other, Result):
+            raise RequestError(
+                f"a result compares with a result, not with this {type(other).__name__}: {other}"
+            )
         rows = []
         for key, mine in self.summary.items():
             theirs = other.summary.get(key)
@@ -193,6 +215,7 @@ class Result(Accessible):
                 "notes": list(self.notes),
                 "stamp": asdict(self.stamp),
                 "request": self.request,
+                "arguments": {name: _written(value) for name, value in self.arguments.items()},
                 "ops": self._rows,
                 "timeline": [list(s) for s in self._segments],
             }
@@ -235,6 +258,7 @@ class Result(Accessible):
             lambda: rows,
             lambda: segments,
             data["request"],
+            data["arguments"],
         )
 
     if TYPE_CHECKING:  # accessors that accelsim/__init__.py registers
@@ -244,6 +268,11 @@ class Result(Accessible):
         def html_card(self) -> str: ...
 
         def cost(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        def rerun(self, **changes: Any) -> Result | Infeasible: ...
+
+        def glossary(self) -> Any: ...
+
         @property
         def plot(self) -> Any: ...
 
@@ -268,6 +297,13 @@ def _spent(row: Mapping[str, Any]) -> str:
     parts = {name: row.get(f"stall_{name}_s", math.nan) / whole if whole else math.nan for name in STALLS}
     shown = sorted((share, name) for name, share in parts.items() if share >= 5e-4)
     return ", ".join(f"{name} {100.0 * share:.1f} %" for share, name in reversed(shown))
+
+
+def _written(argument: Any) -> Any:
+    """An argument as a file can hold it; None for a graph or a device in memory."""
+    if isinstance(argument, Path):
+        return str(argument)
+    return argument if isinstance(argument, str | int | float | list | tuple | Mapping | None) else None
 
 
 def plain(node: Any) -> Any:

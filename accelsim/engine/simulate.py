@@ -20,6 +20,7 @@ from accelsim.architectures.base import (
     Pipeline,
     Program,
 )
+from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.precision import PrecisionPlan, plan
 from accelsim.core.version import MODEL_VERSION, VERSION
@@ -96,7 +97,8 @@ def simulate(
         Devices that work together.
     parallel : mapping, optional
         How: ``{"tensor": 2, "pipeline": 2, "data": 1}``; the product is the number of devices. By default all
-        are tensor-parallel. phase, context, dims
+        are tensor-parallel.
+    phase, context, dims
         See `load_workload`.
     fidelity : {"analytic", "tile", "event"}
         ``analytic`` is a lower bound, ``tile`` the default, ``event`` a discrete-event simulation.
@@ -124,23 +126,22 @@ def simulate(
     AccelsimError
         The request itself is wrong: unknown name, bad file, batch 0 ...
     """
-    asked = Request.of(
-        workload,
-        hardware,
-        precision=precision,
-        stack=stack,
-        devices=devices,
-        parallel=parallel,
-        phase=phase,
-        context=context,
-        fidelity=fidelity,
-        sparsity=sparsity,
-        dims=dims,
-        cold=cold,
-        governor=governor,
-        folding=folding,
-        coding=coding,
-    )
+    settings: dict[str, Any] = {
+        "precision": precision,
+        "stack": stack,
+        "devices": devices,
+        "parallel": parallel,
+        "phase": phase,
+        "context": context,
+        "fidelity": fidelity,
+        "sparsity": sparsity,
+        "dims": dims,
+        "cold": cold,
+        "governor": governor,
+        "folding": folding,
+        "coding": coding,
+    }
+    asked = Request.of(workload, hardware, **settings)
     request = asked.named(batch)
     notes = list(asked.notes)
     sized = asked.sized(batch)
@@ -159,7 +160,36 @@ def simulate(
         )
     except InfeasibleError as error:
         return replace(error.outcome, request=request)
-    return _result(parts, asked.split, asked.graph, request, batch, seed, notes, asked.accuracy)
+    arguments = {"workload": workload, "hardware": hardware, "batch": batch, **settings, "seed": seed}
+    if precision is not None:
+        arguments["precision"] = asked.formats.name
+    return _result(parts, asked.split, asked.graph, request, arguments, notes, asked.accuracy)
+
+
+def rerun(result: Result, **changes: Any) -> Result | Infeasible:
+    """Simulate the point of a result again, as this version does, or changed.
+
+    Parameters
+    ----------
+    result : Result
+        Made here, or read from a file.
+    **changes
+        Arguments of `simulate` to replace, such as ``fidelity="event"``. Of a result from a file, a graph or
+        device that was in no file has to be given again.
+
+    Raises
+    ------
+    RequestError
+        The workload or the hardware is needed, or an argument does not exist.
+    """
+    arguments = {**result.arguments, **changes}
+    for name in ("workload", "hardware"):
+        if arguments.get(name) is None:
+            raise RequestError(f"the {name} of this result was in no file", hint=f"give {name}=")
+    if unknown := changes.keys() - result.arguments.keys():
+        name = min(unknown)
+        raise RequestError(f"simulate has no argument '{name}'", hint=did_you_mean(name, result.arguments))
+    return simulate(**arguments)
 
 
 def _part(architecture: Architecture, graph: Graph, device: Any, options: Options) -> Part:
@@ -179,12 +209,11 @@ def _result(
     split: Parallel,
     graph: Graph,
     request: dict[str, Any],
-    batch: int,
-    seed: int,
+    arguments: dict[str, Any],
     notes: list[str],
     known: accuracy.Accuracy,
 ) -> Result:
-    program = parts[0].program
+    program, batch = parts[0].program, arguments["batch"]
     device: Any = program.device
     architecture = architecture_of(device.kind)
     timed = [_times(part, notes) for part in parts]
@@ -226,10 +255,11 @@ def _result(
         {"latency_s": band, **_power_bands(program, energy, batch, interval_s)},
         missing,
         tuple(dict.fromkeys(notes)),
-        _stamp(program, graph, request, seed),
+        _stamp(program, graph, request, arguments["seed"]),
         lambda: [row for index, part in enumerate(parts) for row in _rows(part, _label(parts, index))],
         lambda: _segments(parts, timed),
         request,
+        arguments,
         tuple(part.program for part in parts),
     )
 

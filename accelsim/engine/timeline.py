@@ -14,7 +14,14 @@ COLUMNS = ("op", "lane", "start_s", "end_s", "kind", "bytes")
 class Segment(NamedTuple):
     """A stretch of time that a lane is busy with one op.
 
-    ``kind`` is ``compute``, ``memory``, ``link`` or ``overhead``; ``bytes`` is what moved [B].
+    Attributes
+    ----------
+    op, lane : str
+    start_s, end_s : float
+        [s]
+    kind : {"compute", "memory", "link", "overhead"}
+    bytes : float
+        What moved [B].
     """
 
     op: str

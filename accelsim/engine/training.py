@@ -16,7 +16,7 @@ from accelsim.engine.simulate import simulate
 from accelsim.hardware.cost import CostModel
 from accelsim.hardware.spec import load_hardware
 from accelsim.techniques.security import attack_passes, per_sample
-from accelsim.workload.backward import backward, together, training_step
+from accelsim.workload.autograd import backward, together, training_step
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 
@@ -79,6 +79,10 @@ def local_step(
         See `simulate`.
     optimiser : str
         See `training_step`.
+
+    Returns
+    -------
+    Step or Infeasible
 
     Raises
     ------
@@ -176,6 +180,11 @@ def training_bill(
     optimiser : str
     cost_model : CostModel, optional
         A purchase by default.
+
+    Returns
+    -------
+    Bill or Infeasible
+        Hours, energy and money, and what of it the attack and the privacy take.
 
     Raises
     ------

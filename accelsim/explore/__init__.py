@@ -1,1 +1,5 @@
 """Exploring: many points, compared."""
+
+from accelsim.core.lazy import public
+
+__getattr__, __dir__, __all__ = public(__name__)

@@ -121,6 +121,11 @@ def batch_curve(
         Of `simulate`.
     batches : iterable of int
         Batches to simulate; those after the first that does not fit are left out.
+
+    Returns
+    -------
+    BatchCurve
+        ``.frame`` has a row per batch; ``.plot`` draws it.
     """
     graph = load_workload(workload, phase=phase, context=context)
     sizes = sorted(set(batches))
@@ -199,6 +204,10 @@ def largest_batch(
         Longest latency of a batch [s].
     memory_bytes : float, optional
         Most memory [B]; the device's capacity holds anyway.
+
+    Returns
+    -------
+    int
     """
     for name, limit in (("latency_s", latency_s), ("memory_bytes", memory_bytes)):
         if limit is not None and (
@@ -293,6 +302,11 @@ def length_buckets(
     buckets, batch : int
     weights : sequence of float, optional
         Weight of each length.
+
+    Returns
+    -------
+    Buckets
+        The edges, and a row of seconds per item for each way.
     """
     given = Lengths.of(lengths, weights)
     held = _thinned(given)

@@ -277,7 +277,7 @@ def compose(
 ) -> Composition | Infeasible:
     """A model on a device with what security and privacy add: latency, energy and cost of one inference.
 
-    ``ax.compose("resnet18", "zcu104-dpu", ax.Confidential(), explain_with="occlusion", precision="int8")``
+    ``ax.compose("resnet18", "zcu104-dpu", ax.techniques.Confidential(), explain_with="occlusion")``
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from accelsim.core.precision import PRECISIONS
 from accelsim.engine.result import Result
 from accelsim.engine.simulate import simulate
 from accelsim.explore.slo import explained_share
-from accelsim.workload.backward import backward, together
+from accelsim.workload.autograd import backward, together
 from accelsim.workload.builders.layers import GraphBuilder
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload

@@ -113,6 +113,11 @@ def distill(
     **settings
         Further arguments of `simulate`.
 
+    Returns
+    -------
+    Distillation
+        Both results, their ratios, and the published scores of the pair.
+
     Raises
     ------
     AccelsimError
@@ -167,6 +172,10 @@ def cascade(
         As in `distill`.
     acceptance : float
         In [0, 1].
+
+    Returns
+    -------
+    Cascade or Infeasible
     """
     d.rate("acceptance", acceptance)
     both = distill(student, teacher, hardware, phase=phase, context=context, **settings)

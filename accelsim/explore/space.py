@@ -27,7 +27,16 @@ DEFAULTS: dict[str, Any] = {"batch": 1, "precision": None}
 
 
 def pow2(low: int, high: int) -> list[int]:
-    """Powers of two from `low` to `high`, both included when they are powers of two."""
+    """Powers of two from `low` to `high`, both included when they are powers of two.
+
+    Parameters
+    ----------
+    low, high : int
+
+    Returns
+    -------
+    list of int
+    """
     if low < 1 or high < low:
         raise RequestError(f"pow2({low}, {high}) needs 1 <= low <= high")
     return [2**i for i in range((low - 1).bit_length(), high.bit_length()) if low <= 2**i <= high]
@@ -36,13 +45,31 @@ def pow2(low: int, high: int) -> list[int]:
 def linear(low: Any, high: Any, count: int) -> list[Any]:
     """`count` evenly spaced values from `low` to `high`.
 
-    The ends are numbers, or texts with the same unit (``"1 TB/s"``); whole numbers stay whole.
+    Parameters
+    ----------
+    low, high : number or str
+        Numbers, or texts with the same unit (``"1 TB/s"``); whole numbers stay whole.
+    count : int
+
+    Returns
+    -------
+    list
     """
     return _ranged("linear", low, high, count, lambda a, b, at: a + (b - a) * at)
 
 
 def log(low: Any, high: Any, count: int) -> list[Any]:
-    """`count` values from `low` to `high`, each the same factor above the one before; see `linear`."""
+    """`count` values from `low` to `high`, each the same factor above the one before.
+
+    Parameters
+    ----------
+    low, high, count
+        See `linear`.
+
+    Returns
+    -------
+    list
+    """
     return _ranged("log", low, high, count, lambda a, b, at: a * (b / a) ** at)
 
 

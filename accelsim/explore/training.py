@@ -11,7 +11,7 @@ from accelsim.core.units import si
 from accelsim.engine.result import Result
 from accelsim.engine.simulate import simulate
 from accelsim.techniques.precision import own_precision
-from accelsim.workload.backward import reverse_of, training_step
+from accelsim.workload.autograd import reverse_of, training_step
 from accelsim.workload.graph import Graph
 from accelsim.workload.load import load_workload
 

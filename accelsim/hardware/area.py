@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isnan, nan
+from typing import Any
 
-from accelsim.hardware.schema import SystolicDevice
+from accelsim.hardware.schema import Device, SystolicDevice
 
 _UM2 = 1e-12
 
@@ -55,6 +56,26 @@ def parts(device: SystolicDevice) -> tuple[Part, ...]:
         return arrays, memory, Part("rest", nan, f"arrays and memory exceed the die given for {device.name}")
     lacking = next((p.basis for p in (arrays, memory) if isnan(p.area_m2)), "die less arrays and memory")
     return arrays, memory, Part("rest", rest, lacking)
+
+
+def table(device: Device) -> list[dict[str, Any]]:
+    """Area of a device by component, with what each number rests on; of other than systolic devices the die.
+
+    Returns
+    -------
+    list of dict
+        Keys ``part area_m2 basis``; the area is NaN where ``basis`` is the reason.
+    """
+    die = device.silicon.area_m2
+    known = device.quantities.get("silicon.area")
+    basis = f"{device.name} has no die area"
+    if die is not None and known is not None:
+        basis = f"{known.status}: {known.source}"
+    inside = parts(device) if isinstance(device, SystolicDevice) else ()
+    return [
+        {"part": part.name, "area_m2": part.area_m2, "basis": part.basis}
+        for part in (*inside, Part("die", nan if die is None else die, basis))
+    ]
 
 
 def _arrays(device: SystolicDevice) -> Part:

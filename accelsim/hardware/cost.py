@@ -207,6 +207,11 @@ def price_table(
     given : path or mapping, optional
         See `prices`.
 
+    Returns
+    -------
+    list of dict
+        Columns ``hardware kind value unit date status source``.
+
     Raises
     ------
     ConfigError

@@ -98,7 +98,18 @@ Placement = Literal["edge", "on-premises", "cloud"]
 
 
 class Device(Section):
-    """What every device has. Built by `accelsim.hardware.spec.load_hardware`."""
+    """What every device has. Built by `load_hardware` from a YAML file, whose fields these are.
+
+    Attributes
+    ----------
+    name, title, vendor, family : str
+    year : int, optional
+    placement : tuple
+        Among edge, on-premises and cloud.
+    note : str
+    memory, link, power, silicon, cost, energy
+        Sections of the file; `quantities` has each number with its source and status.
+    """
 
     name: str
     title: str

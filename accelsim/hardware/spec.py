@@ -50,6 +50,10 @@ def load_hardware(name_or_path: str | Path | Device) -> Any:
     """
     if isinstance(name_or_path, Device):
         return name_or_path
+    if not isinstance(name_or_path, str | Path):
+        what = f"{type(name_or_path).__name__} {name_or_path!r} is no name, file or device"
+        hint = "sweep takes several" if isinstance(name_or_path, list | tuple) else "see load_hardware"
+        raise ConfigError(what, hint=hint)
     path = catalog("hardware").resolve(name_or_path)
     path = path.resolve()
     held = _LOADED.get(path)

@@ -99,17 +99,7 @@ Length = int | LengthLaw
 
 @dataclass(frozen=True, kw_only=True)
 class _Process:
-    """Base of open-loop processes: times from the subclass, token counts from here.
-
-    Parameters
-    ----------
-    prompt_tokens, output_tokens : int or LengthLaw, optional
-        Lengths of language-model requests.
-    prefix_tokens : int or LengthLaw, optional
-        How much of its prompt a request shares with others, at the beginning; at most the prompt.
-    prefix_groups : int
-        Different beginnings; each request has one of them, all alike likely.
-    """
+    """Base of open-loop processes: times from the subclass, token counts (see `Poisson`) from here."""
 
     prompt_tokens: Length | None = None
     output_tokens: Length | None = None
@@ -173,6 +163,12 @@ class Poisson(_Process):
     ----------
     rate_per_s : float
         Mean rate [1/s].
+    prompt_tokens, output_tokens : int or LengthLaw, optional
+        Lengths of language-model requests.
+    prefix_tokens : int or LengthLaw, optional
+        How much of its prompt a request shares with others, at the beginning; at most the prompt.
+    prefix_groups : int
+        Different beginnings; each request has one of them, all alike likely.
     """
 
     rate_per_s: float
@@ -194,6 +190,8 @@ class Gamma(_Process):
         Mean rate [1/s].
     cv : float
         Standard deviation of the gaps over their mean.
+    prompt_tokens, output_tokens, prefix_tokens, prefix_groups
+        See `Poisson`.
     """
 
     rate_per_s: float
@@ -216,6 +214,8 @@ class Deterministic(_Process):
     ----------
     rate_per_s : float
         [1/s]
+    prompt_tokens, output_tokens, prefix_tokens, prefix_groups
+        See `Poisson`.
     """
 
     rate_per_s: float
@@ -237,6 +237,8 @@ class MMPP(_Process):
         Rate in each state [1/s]; 0 is silence.
     dwell_s : sequence of float
         Mean stay in each state [s].
+    prompt_tokens, output_tokens, prefix_tokens, prefix_groups
+        See `Poisson`.
     """
 
     rates_per_s: tuple[float, ...]
@@ -281,6 +283,8 @@ class Diurnal(_Process):
         Depth of the swing, 0 to 1.
     period_s : float
         Length of the day [s].
+    prompt_tokens, output_tokens, prefix_tokens, prefix_groups
+        See `Poisson`.
     """
 
     rate_per_s: float

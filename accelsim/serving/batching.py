@@ -39,7 +39,14 @@ class Greedy:
 
 @dataclass(frozen=True)
 class NoBatching(Greedy):
-    """One request at a time on each instance, first come first served."""
+    """One request at a time on each instance, first come first served.
+
+    Parameters
+    ----------
+    max_batch : int
+        1.
+    instances : int
+    """
 
     max_batch: int = 1
 

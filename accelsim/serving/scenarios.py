@@ -38,6 +38,8 @@ class Server(Poisson):
     ----------
     rate_per_s : float
         [1/s]
+    prompt_tokens, output_tokens, prefix_tokens, prefix_groups
+        See `Poisson`.
     """
 
 

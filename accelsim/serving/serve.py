@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -15,6 +16,7 @@ from accelsim.core.errors import RequestError, did_you_mean
 from accelsim.core.outcome import Infeasible, InfeasibleError
 from accelsim.core.version import MODEL_VERSION, VERSION
 from accelsim.engine.result import Stamp
+from accelsim.engine.simulate import simulate
 from accelsim.serving import engine as simpy_engine
 from accelsim.serving import ensemble as flow
 from accelsim.serving.arrivals import Arrivals, ClosedLoop, Poisson
@@ -120,6 +122,13 @@ def serve(
     AccelsimError
         The request makes no sense.
     """
+    by_token = isinstance(batching, ContinuousBatching)
+    known = signature(serve).parameters | signature(serve_tokens if by_token else simulate).parameters
+    for name in options.keys() - known:
+        raise RequestError(f"unknown option '{name}'", hint=did_you_mean(name, known))
+    if not hasattr(arrivals, "generate") and not isinstance(arrivals, ClosedLoop | Requests):
+        hint = "such as Poisson(800), 800 requests per second"
+        raise RequestError(f"arrivals {arrivals!r} say not when requests come", hint=hint)
     if isinstance(batching, ContinuousBatching):
         if overheads is not None:
             raise RequestError("overheads belong to other servers", hint="pass host=Host(...)")
@@ -134,7 +143,7 @@ def serve(
     count = requests if requests is not None else _count(arrivals)
     try:
         parts = [
-            _Part(name, model, policy, hardware, added, count, seed, options)
+            _Part(name, model, _policy(policy), hardware, added, count, seed, options)
             for name, model, policy in _parts(models, batching)
         ]
     except InfeasibleError as error:
@@ -306,6 +315,12 @@ def _parts(models: Any, batching: Any) -> list[tuple[str, Any, Policy]]:
         if name not in models:
             raise RequestError(f"batching of '{name}', which is no model", hint=did_you_mean(name, models))
     return found
+
+
+def _policy(policy: Any) -> Policy:
+    if not hasattr(policy, "scheduler"):
+        raise RequestError(f"batching {policy!r} is no policy", hint="such as Triton(max_batch=8)")
+    return policy
 
 
 def _run(

@@ -118,7 +118,17 @@ class RandomService:
 
 
 def ExponentialService(mean_s: float) -> RandomService:
-    """Exponential service with the given mean [s], whatever the batch (the M of M/M/1)."""
+    """Exponential service, whatever the batch (the M of M/M/1).
+
+    Parameters
+    ----------
+    mean_s : float
+        [s]
+
+    Returns
+    -------
+    RandomService
+    """
     return RandomService(LinearService(mean_s), cv=1.0)
 
 

@@ -142,6 +142,11 @@ def accuracy(model: str, technique: str = "none", level: str | float | None = No
     level : str or float, optional
         ``"W8A8"``, ``"W4A16"``, ``"2:4"``; or a number: bits per weight, or the share pruned, 0 to 1.
 
+    Returns
+    -------
+    Accuracy
+        What was published, with its source and confidence; NaN with a reason where nothing was.
+
     Raises
     ------
     RequestError

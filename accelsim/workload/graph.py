@@ -387,7 +387,8 @@ class Graph:
             The graph has no batch axis (its importer could not find one).
         """
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise RequestError(f"batch {batch!r} is not a positive integer")
+            hint = "sweep takes several" if isinstance(batch, list | tuple) else ""
+            raise RequestError(f"batch {batch!r} is not a positive integer", hint=hint)
         if batch > MAX_BATCH:
             raise RequestError(f"batch {batch} is larger than {MAX_BATCH}")
         if batch == self.batch:

@@ -67,6 +67,10 @@ def load_workload(
         if strict:
             graph.coverage().require_exact()
         return graph
+    if not isinstance(source, str | Path):
+        what = f"{type(source).__name__} {source!r} is no name, file, graph or PyTorch module"
+        hint = "sweep takes several" if isinstance(source, list | tuple) else "see load_workload"
+        raise RequestError(what, hint=hint)
     path = workload_file(source)
     key = tuple(sorted(dims.items())) if dims else ()
     return _load(path, path.stat().st_mtime_ns, key, phase, context, strict)

@@ -129,7 +129,7 @@ def test_serving_page_follows_the_rate(browser: Browser, lab: Lab) -> None:
     assert (
         page.get_by_role("textbox", name="Code", exact=True)
         .input_value()
-        .startswith("ax.serve(ax.DeviceService.of(")
+        .startswith("ax.serve(ax.serving.DeviceService.of(")
     )
     picture(page, "serving")
     assert serious(browser.errors) == []

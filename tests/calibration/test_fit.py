@@ -17,6 +17,7 @@ from accelsim.calibration.rows import usable
 from accelsim.calibration.splits import held_out
 from accelsim.cli import app
 from accelsim.core.errors import AccelsimError, ConfigError, RequestError
+from accelsim.engine import Calibration
 
 DEVICE = "a100-sxm"
 START = ("launch_cycles", "ramp_s")
@@ -51,11 +52,11 @@ def _measured(rows: int, noise: float = 0.05, seed: int = 0) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def calibration() -> ax.Calibration:
+def calibration() -> Calibration:
     return ax.calibrate(DEVICE, _measured(1500))
 
 
-def test_known_constants_are_found_again(calibration: ax.Calibration) -> None:
+def test_known_constants_are_found_again(calibration: Calibration) -> None:
     before, after = C.constants(ax.load_hardware(DEVICE)), C.constants(calibration.device)
     for path, factor in _changes().items():
         found = after[path] / before[path]
@@ -73,7 +74,7 @@ def test_known_constants_are_found_again(calibration: ax.Calibration) -> None:
     assert abs(np.median(error)) < 0.01
 
 
-def test_the_band_fits_the_noise(calibration: ax.Calibration) -> None:
+def test_the_band_fits_the_noise(calibration: Calibration) -> None:
     new = _measured(3000, seed=50)
     table = ax.predict_ops(new.drop(columns="latency_s"), calibration.device)
     inside = (table.low_s <= new.latency_s) & (new.latency_s <= table.high_s)
@@ -97,7 +98,7 @@ def test_outliers_do_not_pull() -> None:
     assert abs(np.median(ratio) - 1.0) < 0.03
 
 
-def test_ten_rows_warn_and_widen(calibration: ax.Calibration) -> None:
+def test_ten_rows_warn_and_widen(calibration: Calibration) -> None:
     few = ax.calibrate(DEVICE, _measured(10))
     assert any("only 10 usable rows" in text for text in few.warnings)
     assert "warning" in repr(few)

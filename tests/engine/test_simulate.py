@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import accelsim as ax
-from accelsim.core.errors import AccelsimError, ModelFileError, UnknownNameError
+from accelsim.core.errors import AccelsimError, ModelFileError, RequestError, UnknownNameError
 
 DEVICES = ["h100-sxm", "tpu-v4", "u250-finn"]
 
@@ -120,6 +120,28 @@ def test_results_survive_a_file(tmp_path):
         ax.Result.load(__file__)
     with pytest.raises(AccelsimError, match="folder"):
         r.save(tmp_path)
+
+
+def test_a_saved_result_runs_again(tmp_path):
+    plan = {"weight": "int4", "activation": "fp16"}
+    r = ax.simulate(
+        "llama-3.1-8b", "h100-sxm", phase="decode", context=900, batch=3, precision=plan, devices=2
+    )
+    back = ax.Result.load(r.save(tmp_path / "run.json"))
+    again = back.rerun()
+    assert again.stamp == r.stamp
+    assert again.summary == pytest.approx(r.summary, nan_ok=True)
+    assert set(back.compare(again).ratio.dropna()) == {1.0}
+    assert back.rerun(batch=6).summary["latency_s"] > r.summary["latency_s"]
+    with pytest.raises(RequestError, match="no argument 'bach'; did you mean batch"):
+        back.rerun(bach=6)
+    mine = ax.load_hardware("tpu-v4").replace(**{"memory.bandwidth": "2 TB/s"})
+    changed = ax.simulate(ax.load_workload("resnet50"), mine)
+    assert changed.rerun().stamp == changed.stamp
+    read = ax.Result.load(changed.save(tmp_path / "changed.json"))
+    with pytest.raises(RequestError, match="the hardware of this result was in no file; give hardware="):
+        read.rerun(workload="resnet50")
+    assert read.rerun(workload="resnet50", hardware=mine).stamp == changed.stamp
 
 
 def test_compare_gives_a_verdict():

@@ -6,13 +6,15 @@ import pytest
 
 import accelsim as ax
 from accelsim.core.errors import RequestError
+from accelsim.engine import local_step, training_bill
 from accelsim.techniques.security import attack_passes, per_sample
+from accelsim.workload import backward, training_step
 
 
 def test_a_step_is_its_graph():
-    graph = ax.training_step(ax.load_workload("resnet18"), "sgd")
+    graph = training_step(ax.load_workload("resnet18"), "sgd")
     by_hand = ax.simulate(graph, "jetson-orin", batch=4, precision="fp16").summary
-    step = ax.local_step("resnet18", "jetson-orin", batch=4, precision="fp16")
+    step = local_step("resnet18", "jetson-orin", batch=4, precision="fp16")
     assert (step.latency_s, step.energy_j) == (by_hand["latency_s"], by_hand["energy_j"])
     # three times the arithmetic of the forward pass, but for the input's gradient
     forward = ax.load_workload("resnet18").flops
@@ -21,10 +23,10 @@ def test_a_step_is_its_graph():
 
 def test_adversarial_training_runs_its_attack_before_each_update():
     options = {"samples": 1000, "batch": 10, "precision": "fp16"}
-    plain = ax.training_bill("resnet18", "h100-sxm", **options)
-    hard = ax.training_bill("resnet18", "h100-sxm", attack_steps=7, **options)
+    plain = training_bill("resnet18", "h100-sxm", **options)
+    hard = training_bill("resnet18", "h100-sxm", attack_steps=7, **options)
     graph = ax.load_workload("resnet18")
-    both = ax.backward(graph, "inputs")
+    both = backward(graph, "inputs")
     assert attack_passes(7) == 8
     assert hard.parts["updates"] == plain.parts["updates"]
     assert hard.steps == 100
@@ -36,15 +38,15 @@ def test_adversarial_training_runs_its_attack_before_each_update():
 
 def test_private_training_pays_for_the_gradient_of_every_sample():
     graph, device = ax.load_workload("resnet18"), ax.load_hardware("h100-sxm")
-    found = ax.training_bill("resnet18", device, samples=640, batch=64, private=True, precision="fp16")
+    found = training_bill("resnet18", device, samples=640, batch=64, private=True, precision="fp16")
     rate = device.memory.bandwidth_bytes_per_s * device.memory.efficiency
     assert found.parts["per-sample gradients"][0] == pytest.approx(10 * 3 * 4 * graph.parameters * 64 / rate)
     assert per_sample(100, 8)["memory_bytes"] == 3200
-    assert not ax.training_bill("resnet18", device, samples=1, batch=2048, private=True).feasible
+    assert not training_bill("resnet18", device, samples=1, batch=2048, private=True).feasible
 
 
 def test_a_step_that_does_not_fit_is_infeasible():
-    assert not ax.local_step("llama-3.1-8b", "t4").feasible
+    assert not local_step("llama-3.1-8b", "t4").feasible
 
 
 @pytest.mark.parametrize(
@@ -57,4 +59,4 @@ def test_a_step_that_does_not_fit_is_infeasible():
 )
 def test_bad_input_is_refused(options, words):
     with pytest.raises(RequestError, match=words):
-        ax.training_bill("resnet18", "t4", **options)
+        training_bill("resnet18", "t4", **options)

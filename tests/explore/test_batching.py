@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import accelsim as ax
 from accelsim.core.errors import RequestError
+from accelsim.explore import length_buckets
 from accelsim.explore.batching import BatchCurve, boundary
 
 
@@ -90,14 +91,14 @@ def test_bisection_is_exact(limit, most):
 
 def test_buckets_lie_between_padding_and_none():
     lengths = [16, 24, 40, 60, 61, 90, 128, 200, 320]
-    found = ax.length_buckets("bert-base", "t4", lengths, buckets=3, batch=4, weights=range(9, 0, -1))
+    found = length_buckets("bert-base", "t4", lengths, buckets=3, batch=4, weights=range(9, 0, -1))
     longest, batch, buckets, none = (row["seconds_per_item"] for row in found.rows)
     assert longest > batch > none
     assert longest > buckets > none
     assert found.edges[-1] == 320
     assert len(found.edges) <= 3
     assert found.rows[-1]["waste_pct"] == 0
-    more = ax.length_buckets("bert-base", "t4", lengths, buckets=5, batch=4, weights=range(9, 0, -1))
+    more = length_buckets("bert-base", "t4", lengths, buckets=5, batch=4, weights=range(9, 0, -1))
     assert more.rows[2]["seconds_per_item"] <= buckets
 
 

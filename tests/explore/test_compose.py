@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 
 import accelsim as ax
 from accelsim.core.errors import RequestError
+from accelsim.engine import confidential_query
 from accelsim.hardware.protection import multiplier_of, protection_evidence, seal_of
+from accelsim.techniques import Confidential, Encrypted, OutputNoise, Screen, Smoothing, Vote
 from accelsim.techniques.security import Traffic, sealed_s, traffic
 
 MEASURES = {
-    "screen": ax.Screen(rejects=0.25),
-    "detector": ax.Screen("mobilenet-v2"),
-    "smoothing": ax.Smoothing(10, together=4),
-    "vote": ax.Vote(["resnet18"]),
-    "noise": ax.OutputNoise(),
-    "mpc": ax.Encrypted("mpc"),
-    "confidential": ax.Confidential(),
+    "screen": Screen(rejects=0.25),
+    "detector": Screen("mobilenet-v2"),
+    "smoothing": Smoothing(10, together=4),
+    "vote": Vote(["resnet18"]),
+    "noise": OutputNoise(),
+    "mpc": Encrypted("mpc"),
+    "confidential": Confidential(),
 }
 
 
@@ -53,7 +55,7 @@ def test_without_measures_it_is_the_model_itself():
 
 
 def test_quantised_screened_and_confidential_on_an_edge_fpga_is_one_call():
-    found = ax.compose("mobilenet-v2", "zcu104-dpu", [ax.Screen(), ax.Confidential()], precision="int8")
+    found = ax.compose("mobilenet-v2", "zcu104-dpu", [Screen(), Confidential()], precision="int8")
     assert [p.name for p in found.parts] == ["input validation", "model", "encrypted transfers"]
     assert found.summary["usd_per_million_items"] > 0
 
@@ -62,7 +64,7 @@ def test_explained_quantised_and_confidential_on_an_edge_fpga_is_one_call():
     found = ax.compose(
         "resnet18",
         "zcu104-dpu",
-        ax.Confidential(),
+        Confidential(),
         explain_with={"method": "kernel_shap", "steps": 20},
         precision="int8",
     )
@@ -83,7 +85,7 @@ def test_one_model_explained_and_private_on_four_kinds_of_device(device):
     found = ax.compose(
         "keyword-spotting",
         device,
-        [ax.Screen(), ax.Confidential(), ax.OutputNoise()],
+        [Screen(), Confidential(), OutputNoise()],
         explain_with={"method": "kernel_shap", "steps": 16},
         precision="int8",
     )
@@ -100,7 +102,7 @@ def test_gradients_need_a_format_that_the_device_has():
 
 
 def test_smoothing_runs_its_passes_in_batches():
-    found = ax.compose("resnet18", "jetson-orin", ax.Smoothing(10, together=4), precision="fp16")
+    found = ax.compose("resnet18", "jetson-orin", Smoothing(10, together=4), precision="fp16")
     four, two = (ax.simulate("resnet18", "jetson-orin", batch=b, precision="fp16").summary for b in (4, 2))
     assert found.latency_s == pytest.approx(2 * four["latency_s"] + two["latency_s"])
     assert found.part("model").runs == 3
@@ -108,7 +110,7 @@ def test_smoothing_runs_its_passes_in_batches():
 
 def test_what_a_screen_refuses_takes_no_more_time_or_energy():
     whole, half = (
-        ax.compose("resnet50", "jetson-orin", ax.Screen("mobilenet-v2", rejects=r)) for r in (0.0, 0.5)
+        ax.compose("resnet50", "jetson-orin", Screen("mobilenet-v2", rejects=r)) for r in (0.0, 0.5)
     )
     assert half.latency_s == whole.latency_s
     assert half.part("model").energy_j == pytest.approx(0.5 * whole.part("model").energy_j)
@@ -124,7 +126,7 @@ def test_encrypted_transfers_follow_from_bytes_copies_and_submissions():
     assert moved == Traffic(8 * (image + answer), 2, 1)
     by_hand = 8 * (image + answer) * (1 / 4e9 - 1 / 50e9) + 2 * 20e-6 + 5e-6
     assert sealed_s(moved, seal) == pytest.approx(by_hand)
-    found = ax.compose("resnet50", "h100-sxm", ax.Confidential(), batch=8, precision="fp16")
+    found = ax.compose("resnet50", "h100-sxm", Confidential(), batch=8, precision="fp16")
     assert found.part("encrypted transfers").latency_s == pytest.approx(by_hand)
     assert traffic(graph, 8, "eager", 1, 100).launches == 100
 
@@ -138,13 +140,13 @@ def test_more_traffic_never_costs_less(size, copies, launches, device):
 
 def test_confidential_queries_cost_under_seven_percent_and_less_with_length():
     shares = [
-        ax.confidential_query("llama-3.1-8b", "h100-sxm", prompt=n, output=n) for n in (64, 256, 1024, 4096)
+        confidential_query("llama-3.1-8b", "h100-sxm", prompt=n, output=n) for n in (64, 256, 1024, 4096)
     ]
     overheads = [row["overhead_pct"] for row in shares]
     assert overheads == sorted(overheads, reverse=True)
     assert all(row["overhead_high_pct"] < 7 for row in shares)
     longer = [
-        ax.confidential_query("llama-3.1-8b", "h100-sxm", prompt=n, output=16)["overhead_pct"]
+        confidential_query("llama-3.1-8b", "h100-sxm", prompt=n, output=16)["overhead_pct"]
         for n in (128, 1024, 8192)
     ]
     assert longer == sorted(longer, reverse=True)
@@ -152,8 +154,7 @@ def test_confidential_queries_cost_under_seven_percent_and_less_with_length():
 
 def test_passes_on_noise_that_the_device_makes_cross_once():
     one, ten = (
-        ax.compose("resnet18", "jetson-orin", [ax.Smoothing(n, together=1), ax.Confidential()])
-        for n in (1, 10)
+        ax.compose("resnet18", "jetson-orin", [Smoothing(n, together=1), Confidential()]) for n in (1, 10)
     )
     seal = seal_of(ax.load_hardware("jetson-orin"))
     more = ten.part("encrypted transfers").latency_s - one.part("encrypted transfers").latency_s
@@ -161,10 +162,8 @@ def test_passes_on_noise_that_the_device_makes_cross_once():
 
 
 def test_a_query_is_made_of_its_passes():
-    one = ax.confidential_query("llama-3.1-8b", "h100-sxm", prompt=100, output=1)
-    whole = ax.compose(
-        "llama-3.1-8b", "h100-sxm", ax.Confidential(), phase="prefill", context=100, stack="vllm"
-    )
+    one = confidential_query("llama-3.1-8b", "h100-sxm", prompt=100, output=1)
+    whole = ax.compose("llama-3.1-8b", "h100-sxm", Confidential(), phase="prefill", context=100, stack="vllm")
     assert one["added_s"] == pytest.approx(whole.part("encrypted transfers").latency_s)
     assert one["overhead_pct"] == pytest.approx(100 * whole.overhead)
 
@@ -176,7 +175,7 @@ def test_every_number_of_the_protection_file_says_that_it_is_assumed():
 
 
 def test_encryption_multiplies_everything_and_keeps_its_range():
-    found = ax.compose("resnet18", "h100-sxm", ax.Encrypted("mpc"))
+    found = ax.compose("resnet18", "h100-sxm", Encrypted("mpc"))
     alone = found.part("model").latency_s
     part = found.part("two-party computation")
     assert found.latency_s == pytest.approx(1e3 * alone)
@@ -184,7 +183,7 @@ def test_encryption_multiplies_everything_and_keeps_its_range():
 
 
 def test_what_does_not_fit_is_infeasible():
-    found = ax.compose("llama-3.1-70b", "edge-tpu", ax.Confidential(), phase="decode", context=10)
+    found = ax.compose("llama-3.1-70b", "edge-tpu", Confidential(), phase="decode", context=10)
     assert (found.feasible, found.reason) == (False, "memory")
     assert found.summary["hardware"] == "edge-tpu"
 
@@ -193,12 +192,12 @@ def test_what_does_not_fit_is_infeasible():
     ("call", "words"),
     [
         (lambda: ax.compose("resnet18", "t4", ["confidential"]), "no measure"),
-        (lambda: ax.compose("resnet18", "t4", [ax.Confidential(), ax.Confidential()]), "twice"),
-        (lambda: ax.Screen(rejects=1.0), "rejects 1.0"),
-        (lambda: ax.Smoothing(0), "passes 0"),
-        (lambda: ax.Vote("resnet18"), "list of further models"),
-        (lambda: ax.Encrypted("rot13"), "unknown scheme 'rot13'"),
-        (lambda: ax.confidential_query("llama-3.1-8b", "h100-sxm", prompt=0, output=1), "prompt 0"),
+        (lambda: ax.compose("resnet18", "t4", [Confidential(), Confidential()]), "twice"),
+        (lambda: Screen(rejects=1.0), "rejects 1.0"),
+        (lambda: Smoothing(0), "passes 0"),
+        (lambda: Vote("resnet18"), "list of further models"),
+        (lambda: Encrypted("rot13"), "unknown scheme 'rot13'"),
+        (lambda: confidential_query("llama-3.1-8b", "h100-sxm", prompt=0, output=1), "prompt 0"),
         (lambda: ax.compose("resnet18", "t4").part("moat"), "no part 'moat'"),
     ],
 )
@@ -209,7 +208,7 @@ def test_bad_input_is_refused_in_one_line(call, words):
 
 
 def test_energy_of_the_transfers_is_static_power_and_encryption():
-    found = ax.compose("resnet18", "jetson-orin", ax.Confidential(), precision="int8")
+    found = ax.compose("resnet18", "jetson-orin", Confidential(), precision="int8")
     part, s = found.part("encrypted transfers"), found.plain.summary
     seal = seal_of(ax.load_hardware("jetson-orin"))
     size = traffic(ax.load_workload("resnet18"), 1, "graph", 1, 1).size_bytes

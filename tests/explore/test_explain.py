@@ -10,15 +10,16 @@ import accelsim as ax
 from accelsim.core.errors import RequestError
 from accelsim.explore.explain import METHODS
 from accelsim.explore.slo import explained_share
+from accelsim.workload import backward
 
 
 def test_integrated_gradients_is_fifty_times_forward_and_backward() -> None:
     graph = ax.load_workload("resnet50")
     found = ax.explain("resnet50", "t4", "integrated_gradients", steps=50)
-    assert found.flops == pytest.approx(50 * (graph.flops + ax.backward(graph).flops), rel=1e-12)
-    from accelsim.workload.backward import together
+    assert found.flops == pytest.approx(50 * (graph.flops + backward(graph).flops), rel=1e-12)
+    from accelsim.workload.autograd import together
 
-    unit = together(graph, ax.backward(graph))
+    unit = together(graph, backward(graph))
     whole = ax.simulate(unit, "t4", batch=50)
     assert found.latency_s == pytest.approx(whole.summary["latency_s"])
     assert found.energy_j == pytest.approx(whole.summary["energy_j"])
@@ -47,7 +48,7 @@ def test_methods_cost_their_passes(method: str) -> None:
     found = ax.explain(graph, "t4", method, batch=2)
     per_pass = graph.flops
     if METHODS[method].gradient and method != "grad_cam":
-        per_pass += ax.backward(graph).flops
+        per_pass += backward(graph).flops
     if method == "grad_cam":
         per_pass = found.flops / 2  # a few products beyond the forward pass
         assert graph.flops < per_pass < 1.01 * graph.flops

@@ -8,6 +8,7 @@ import pytest
 
 import accelsim as ax
 from accelsim.core.errors import RequestError, UnknownNameError
+from accelsim.explore import cascade, speculative
 from accelsim.techniques import distillation as d
 
 
@@ -46,26 +47,26 @@ def test_what_does_not_fit_is_said_and_not_a_number():
     assert not both.feasible
     assert math.isnan(both.summary["speedup"])
     assert "teacher needs" in both.summary["reason"]
-    outcome = ax.cascade("llama-3.1-8b/llama-3.1-70b", hardware="h100-sxm", acceptance=0.5)
+    outcome = cascade("llama-3.1-8b/llama-3.1-70b", hardware="h100-sxm", acceptance=0.5)
     assert isinstance(outcome, ax.Infeasible)
 
 
 def test_cascades_interpolate_between_student_and_both():
     none, some, every = (
-        ax.cascade("distilbert/bert-base", hardware="t4", acceptance=a, batch=8).summary for a in (0, 0.7, 1)
+        cascade("distilbert/bert-base", hardware="t4", acceptance=a, batch=8).summary for a in (0, 0.7, 1)
     )
     assert none["latency_mean_s"] == pytest.approx(none["latency_worst_s"])
     assert every["latency_mean_s"] == pytest.approx(none["latency_worst_s"] - none["teacher_latency_s"])
     assert every["latency_mean_s"] < some["latency_mean_s"] < none["latency_mean_s"]
     even = some["break_even_acceptance"]
-    at = ax.cascade("distilbert/bert-base", hardware="t4", acceptance=even, batch=8).summary
+    at = cascade("distilbert/bert-base", hardware="t4", acceptance=even, batch=8).summary
     assert at["speedup"] == pytest.approx(1)
     assert some["score"] == "unknown"
 
 
 def test_speculation_pays_at_one_sequence_and_less_in_a_large_batch():
     def best(batch):
-        return ax.speculative(
+        return speculative(
             "qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=0.8, batch=batch, drafts=(1, 3, 6)
         ).summary["speedup"]
 
@@ -74,9 +75,7 @@ def test_speculation_pays_at_one_sequence_and_less_in_a_large_batch():
 
 
 def test_a_round_is_drafts_and_one_verification():
-    found = ax.speculative(
-        "qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=0.7, drafts=(4,), context=512
-    )
+    found = speculative("qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=0.7, drafts=(4,), context=512)
     alone, row = found.rows
     assert alone["draft"] == 0
     assert alone["speedup"] == 1
@@ -89,16 +88,16 @@ def test_a_round_is_drafts_and_one_verification():
     even = row["break_even_acceptance"]
     at = d.seconds_per_token(even, 4, row["student_s"], row["verify_s"])
     assert at == pytest.approx(teacher)
-    assert ax.speculative("qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=0.0).best_draft == 0
+    assert speculative("qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=0.0).best_draft == 0
 
 
 def test_bad_requests_are_refused():
     with pytest.raises(RequestError, match="acceptance"):
-        ax.cascade("distilbert/bert-base", hardware="t4", acceptance=1.5)
+        cascade("distilbert/bert-base", hardware="t4", acceptance=1.5)
     with pytest.raises(RequestError, match="acceptance"):
-        ax.speculative("qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=-1)
+        speculative("qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=-1)
     with pytest.raises(RequestError, match="draft lengths"):
-        ax.speculative("qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=0.5, drafts=(1, -2))
+        speculative("qwen3-8b/qwen3-32b", hardware="h200-sxm", acceptance=0.5, drafts=(1, -2))
     with pytest.raises(RequestError, match="hardware"):
         ax.distill("distilbert/bert-base")
     with pytest.raises(UnknownNameError, match="distilbert/bert-base"):

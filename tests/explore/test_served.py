@@ -4,6 +4,7 @@ import pytest
 
 import accelsim as ax
 from accelsim.core.errors import AccelsimError
+from accelsim.serving import DeviceService
 
 SMALL = {"max_num_seqs": 32, "max_num_batched_tokens": 4096}
 CHAT = {"prompt_tokens": 300, "output_tokens": 20}
@@ -45,7 +46,7 @@ def test_other_models_are_served_on_their_latency_surface():
         batching={"triton": {"max_batch": 4, "max_queue_delay_us": 500}},
     )  # fmt: skip
     assert len(study.rows) == 4
-    law = ax.DeviceService.of("resnet50", "l4", max_batch=4, precision="int8")
+    law = DeviceService.of("resnet50", "l4", max_batch=4, precision="int8")
     one = ax.serve(
         law, arrivals=ax.Poisson(500), batching=ax.Triton(4, max_queue_delay_us=500), requests=2000
     )

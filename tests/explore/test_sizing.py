@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import accelsim as ax
+from accelsim.serving import MMPP, ClosedLoop, ExponentialService, Greedy, NoBatching, QueuePolicy
 
-EXPONENTIAL = {"unit": ax.ExponentialService(0.01)}
+EXPONENTIAL = {"unit": ExponentialService(0.01)}
 
 
 def _alone(**more):
-    return {"hardware": EXPONENTIAL, "batching": ax.NoBatching(), "requests": 200_000, **more}
+    return {"hardware": EXPONENTIAL, "batching": NoBatching(), "requests": 200_000, **more}
 
 
 def test_the_number_is_that_of_the_mm1_quantile() -> None:
@@ -54,13 +55,13 @@ def test_bursts_need_more_replicas_than_a_steady_stream() -> None:
     asked = {"slo": {"p99_ms": 30}, **_alone(requests=30_000, hardware={"unit": ax.LinearService(0.01)})}
     counts = [
         ax.size_for(arrivals=arrivals, **asked).winner["replicas"]
-        for arrivals in (ax.Poisson(300), ax.MMPP((100.0, 900.0), (3.0, 1.0)))
+        for arrivals in (ax.Poisson(300), MMPP((100.0, 900.0), (3.0, 1.0)))
     ]
     assert counts[0] < counts[1]
 
 
 def test_refused_requests_count_as_never_answered() -> None:
-    policy = ax.Triton(1, queue_policy=ax.QueuePolicy(max_queue_size=1))
+    policy = ax.Triton(1, queue_policy=QueuePolicy(max_queue_size=1))
     law = {"unit": ax.LinearService(0.01)}
     s = ax.size_for(slo={"p99_ms": 25}, rate_per_s=100, hardware=law, batching=policy, requests=50_000)
     count = s.winner["replicas"]
@@ -79,7 +80,7 @@ def test_what_cannot_do_it_is_a_row_with_its_reason() -> None:
         rate_per_s=1,
         hardware=["l4"],
         precision="fp16",
-        batching=ax.Greedy(1),
+        batching=Greedy(1),
     )
     assert big.rows[0]["status"] == "infeasible"
     assert big.rows[0]["reason"].startswith("memory: needs")
@@ -95,7 +96,7 @@ def test_devices_are_priced_and_the_cheapest_wins() -> None:
         "rate_per_s": 30_000,
         "hardware": ["l4", "h100-sxm"],
         "precision": "int8",
-        "batching": [ax.Greedy(8)],
+        "batching": [Greedy(8)],
         "requests": 20_000,
     }
     s = ax.size_for("resnet50", **asked, prices_from=prices)
@@ -134,7 +135,7 @@ def test_equal_seeds_give_equal_tables() -> None:
         ({"slo": {"p99_ms": 0}}, "must be positive"),
         ({"rate_per_s": None}, "either a rate or arrivals"),
         ({"rate_per_s": -1.0}, "must be positive"),
-        ({"rate_per_s": None, "arrivals": ax.ClosedLoop(3)}, "must have a rate"),
+        ({"rate_per_s": None, "arrivals": ClosedLoop(3)}, "must have a rate"),
         ({"objective": "costs"}, "did you mean cost"),
         ({"balancer": "rondom"}, "did you mean random"),
         ({"workload": "resnet50"}, "bring their own"),

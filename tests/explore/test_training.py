@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 import accelsim as ax
+from accelsim.workload import backward, training_step
 
 
 def test_a_step_is_forward_backward_and_update() -> None:
     graph = ax.load_workload("resnet50")
     step = ax.train(graph, "a100-sxm", batch=32)
-    assert step.summary["flops"] == pytest.approx(32 * (graph.flops + ax.backward(graph, "weights").flops))
+    assert step.summary["flops"] == pytest.approx(32 * (graph.flops + backward(graph, "weights").flops))
     forward = ax.simulate(graph, "a100-sxm", batch=32)
     assert step.summary["latency_s"] > 2 * forward.summary["latency_s"]
     assert step.summary["energy_j"] > 2 * forward.summary["energy_j"]
@@ -26,14 +27,14 @@ def test_memory_holds_states_gradients_and_saved_activations() -> None:
     assert at["momentum"] - at["sgd"] == pytest.approx(weight_bytes, rel=0.3)
     assert at["sgd"] >= 2 * weight_bytes
     one, many = (ax.train(graph, "h100-sxm", batch=b).summary["memory_bytes"] for b in (8, 64))
-    saved = ax.backward(graph, "weights").metadata["saved_bytes"]
+    saved = backward(graph, "weights").metadata["saved_bytes"]
     assert many - one == pytest.approx(56 * saved, rel=0.01)
 
 
 def test_repeated_layers_count_every_time() -> None:
     """The graph of one layer that repeats 32 times would fit; the activations of all 32 do not."""
     graph = ax.load_workload("llama-3.1-8b", phase="prefill", context=2048)
-    assert ax.simulate(ax.training_step(graph), "h100-sxm", batch=4).feasible
+    assert ax.simulate(training_step(graph), "h100-sxm", batch=4).feasible
     found = ax.train(graph, "h100-sxm", batch=4)
     assert (found.feasible, found.reason) == (False, "memory")
     assert "saved activations" in found.need
@@ -65,12 +66,12 @@ def test_wider_states_move_more() -> None:
 
 def test_batch_norms_read_their_input_once_more_for_the_statistics() -> None:
     graph = ax.load_workload("resnet50")
-    step = ax.training_step(graph)
+    step = training_step(graph)
     norms = [op for op in graph if op.kind == "batch_norm"]
     passes = [op for op in step if op.origin == "statistics of a batch"]
     assert [op.inputs[0].name for op in passes] == [op.inputs[0].name for op in norms]
     read = sum(op.work.bytes_read for op in passes)
     assert read == sum(op.inputs[0].size_bytes for op in norms)
     assert not any(
-        op.origin == "statistics of a batch" for op in ax.training_step(ax.load_workload("bert-base"))
+        op.origin == "statistics of a batch" for op in training_step(ax.load_workload("bert-base"))
     )

@@ -123,6 +123,18 @@ def test_every_coefficient_has_a_source_or_a_reason() -> None:
             assert row["value"] >= 0 or isnan(row["value"])
 
 
+def test_a_table_of_area_ends_with_the_die() -> None:
+    rows = area.table(ax.load_hardware("tpu-v4"))
+    *inside, die = (row["area_m2"] for row in rows)
+    assert [row["part"] for row in rows] == ["arrays", "memory", "rest", "die"]
+    assert sum(inside) == pytest.approx(die)
+    (only,) = area.table(ax.load_hardware("h100-sxm"))
+    assert only["area_m2"] == pytest.approx(814e-6)
+    (none,) = area.table(ax.load_hardware("u250-finn"))
+    assert isnan(none["area_m2"])
+    assert none["basis"] == "u250-finn has no die area"
+
+
 def test_results_carry_the_area_of_their_parts() -> None:
     summary = ax.simulate("resnet18", "tpu-v1", precision="int8").summary
     found = {part.name: part.area_m2 for part in area.parts(ax.load_hardware("tpu-v1"))}

@@ -57,7 +57,7 @@ def test_good_file(tmp_path: Path) -> None:
     [
         ("25.6 GB/s", "25.6", ["memory.bandwidth", "'25.6' has no unit", "write it like '1.5 GB/s'"]),
         ("25.6 GB/s", "25", ["memory.bandwidth", "has no unit"]),
-        ("25.6 GB/s", "25.6 GB", ["memory.bandwidth", "is a bytes, expected a bandwidth"]),
+        ("25.6 GB/s", "25.6 GB", ["memory.bandwidth", "is in units of bytes, expected bandwidth"]),
         ("25.6 GB/s", "25.6 furlongs", ["memory.bandwidth", "unknown unit 'furlongs'"]),
         ("25.6 GB/s", "-25.6 GB/s", ["memory.bandwidth", "must be positive"]),
         ("25.6 GB/s", "0 GB/s", ["memory.bandwidth", "must be positive"]),
@@ -195,7 +195,7 @@ def test_replace_what_the_file_leaves_out() -> None:
     [
         ({"memory.bandwith": "4.8 TB/s"}, "no parameter 'memory.bandwith'; did you mean memory.bandwidth"),
         ({"bandwidth": "4.8 TB/s"}, "did you mean"),
-        ({"memory.bandwidth": "4.8 TB"}, "expected a bandwidth"),
+        ({"memory.bandwidth": "4.8 TB"}, "expected bandwidth"),
         ({"memory.bandwidth": 4.8e12}, "has no unit"),
         ({"sm.count": 0}, "greater than 0"),
         ({"sm.tensor_flop_per_clock.fp17": 1}, "no parameter"),

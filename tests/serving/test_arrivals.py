@@ -9,6 +9,7 @@ import pytest
 
 import accelsim as ax
 from accelsim.core.errors import ModelFileError, RequestError
+from accelsim.serving import MMPP, ClosedLoop, Deterministic, Diurnal, Gamma, Server, Stream, Superposition
 from accelsim.serving.arrivals import EmpiricalLengths, LogNormalLengths
 
 N = 200_000
@@ -18,10 +19,10 @@ N = 200_000
     ("arrivals", "cv"),
     [
         (ax.Poisson(100), 1.0),
-        (ax.Gamma(100, cv=2.5), 2.5),
-        (ax.Gamma(100, cv=0.4), 0.4),
-        (ax.Deterministic(100), 0.0),
-        (ax.Server(100), 1.0),
+        (Gamma(100, cv=2.5), 2.5),
+        (Gamma(100, cv=0.4), 0.4),
+        (Deterministic(100), 0.0),
+        (Server(100), 1.0),
     ],
 )
 def test_renewal_processes_have_their_rate_and_variation(arrivals, cv: float) -> None:
@@ -31,7 +32,7 @@ def test_renewal_processes_have_their_rate_and_variation(arrivals, cv: float) ->
 
 
 def test_mmpp_is_poisson_in_each_state_and_bursty_over_all() -> None:
-    arrivals = ax.MMPP(rates_per_s=(20, 180), dwell_s=(5, 5))
+    arrivals = MMPP(rates_per_s=(20, 180), dwell_s=(5, 5))
     times = arrivals.generate(N, seed=1).arrival_s
     counts = np.histogram(times, np.arange(0, times[-1], 1.0))[0]
     assert arrivals.rate_per_s == 100
@@ -41,7 +42,7 @@ def test_mmpp_is_poisson_in_each_state_and_bursty_over_all() -> None:
 
 
 def test_diurnal_rate_follows_the_sine() -> None:
-    times = ax.Diurnal(100, swing=0.8, period_s=100).generate(N, seed=2).arrival_s
+    times = Diurnal(100, swing=0.8, period_s=100).generate(N, seed=2).arrival_s
     phase = np.histogram(times % 100, 4, range=(0, 100))[0] / N
     swing = 0.8 * 2 / np.pi / 4
     quarter = np.array([swing, swing, -swing, -swing]) + 0.25
@@ -55,9 +56,7 @@ def test_equal_seeds_give_equal_requests_and_others_do_not() -> None:
 
 
 def test_superposition_keeps_shares_and_labels() -> None:
-    both = ax.Superposition(
-        ax.Stream(ax.Poisson(30), priority=1), ax.Stream(ax.Poisson(70), priority=2, model=1)
-    )
+    both = Superposition(Stream(ax.Poisson(30), priority=1), Stream(ax.Poisson(70), priority=2, model=1))
     requests = both.generate(N, seed=5)
     assert requests.rate_per_s == pytest.approx(100, rel=0.02)
     assert np.mean(requests.priority == 1) == pytest.approx(0.3, abs=0.01)
@@ -142,13 +141,13 @@ def test_unknown_trace_lists_the_forms(tmp_path: Path) -> None:
     "make",
     [
         lambda: ax.Poisson(0),
-        lambda: ax.Gamma(1, cv=0),
-        lambda: ax.Deterministic(-1),
-        lambda: ax.Diurnal(1, swing=2),
-        lambda: ax.MMPP((1,), (1, 2)),
-        lambda: ax.ClosedLoop(0),
+        lambda: Gamma(1, cv=0),
+        lambda: Deterministic(-1),
+        lambda: Diurnal(1, swing=2),
+        lambda: MMPP((1,), (1, 2)),
+        lambda: ClosedLoop(0),
         lambda: ax.Poisson(1).generate(0),
-        lambda: ax.ClosedLoop(1).generate(5),
+        lambda: ClosedLoop(1).generate(5),
     ],
 )
 def test_senseless_arrivals_are_refused(make) -> None:

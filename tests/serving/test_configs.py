@@ -9,6 +9,7 @@ import pytest
 
 import accelsim as ax
 from accelsim.core.errors import ConfigError
+from accelsim.serving import Deterministic, Ensemble, Greedy, Offline, QueuePolicy, Stage
 from accelsim.serving.textproto import parse
 from accelsim.serving.triton_config import from_text
 
@@ -41,8 +42,8 @@ def test_every_field_of_a_triton_model_arrives() -> None:
     assert policy.instances == 5
     assert policy.preserve_ordering
     assert (policy.priority_levels, policy.default_priority) == (2, 2)
-    assert policy.queue_policy == ax.QueuePolicy("DELAY", 30000, max_queue_size=64)
-    assert policy.policies[0] == ax.QueuePolicy("REJECT", 9, allow_timeout_override=True)
+    assert policy.queue_policy == QueuePolicy("DELAY", 30000, max_queue_size=64)
+    assert policy.policies[0] == QueuePolicy("REJECT", 9, allow_timeout_override=True)
     assert model.parameters == {"a": "0.004"}
     assert model.versions == "latest 2"
     assert model.inputs == ("ID",)
@@ -55,7 +56,7 @@ def test_a_config_file_becomes_a_policy(tmp_path: Path) -> None:
 
 def test_without_dynamic_batching_requests_run_alone() -> None:
     policy = from_text('name: "m" max_batch_size: 8').policy
-    r = ax.serve(ax.LinearService(0.01), arrivals=ax.Offline(), batching=policy, requests=20)
+    r = ax.serve(ax.LinearService(0.01), arrivals=Offline(), batching=policy, requests=20)
     assert set(r.executions["size"]) == {1}
 
 
@@ -161,16 +162,16 @@ def test_an_ensemble_is_read_from_its_repository(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.pbtxt").write_text(text)
     laws = {"a": ax.LinearService(0.004), "b": ax.LinearService(0.002)}
-    whole = ax.Ensemble.from_config(tmp_path / "e" / "config.pbtxt", laws)
+    whole = Ensemble.from_config(tmp_path / "e" / "config.pbtxt", laws)
     assert [(s.name, s.after, s.batching.max_batch) for s in whole.stages] == [("a", (), 8), ("b", ("a",), 4)]
-    r = ax.serve(whole, arrivals=ax.Deterministic(10), requests=50)
+    r = ax.serve(whole, arrivals=Deterministic(10), requests=50)
     assert r.latency_s == pytest.approx(np.full(50, 0.006), abs=1e-9)
 
 
 def test_a_cap_on_requests_in_flight_is_read() -> None:
     parts = {"a": from_text('name: "a" max_batch_size: 8 dynamic_batching { }')}
     text = _ensemble(("a", "in", "out")).replace("scheduling {", "scheduling { max_inflight_requests: %d")
-    whole = ax.Ensemble.of(from_text(text % 3), parts, {"a": ax.LinearService(0.004)})
+    whole = Ensemble.of(from_text(text % 3), parts, {"a": ax.LinearService(0.004)})
     assert whole.max_inflight == 3
     with pytest.raises(ConfigError, match="max_inflight_requests must not be negative"):
         from_text(text % -1)
@@ -180,10 +181,8 @@ def test_a_cycle_and_an_unknown_input_are_refused() -> None:
     parts = {n: from_text(f'name: "{n}" max_batch_size: 8 dynamic_batching {{ }}') for n in "ab"}
     laws = {n: ax.LinearService(0.004) for n in "ab"}
     with pytest.raises(ax.AccelsimError, match="cycle through a, b"):
-        ax.Ensemble.of(from_text(_ensemble(("a", "y", "x"), ("b", "x", "y"))), parts, laws)
+        Ensemble.of(from_text(_ensemble(("a", "y", "x"), ("b", "x", "y"))), parts, laws)
     with pytest.raises(ConfigError, match="no step makes the tensor 'z'"):
-        ax.Ensemble.of(from_text(_ensemble(("a", "z", "x"))), parts, laws)
+        Ensemble.of(from_text(_ensemble(("a", "z", "x"))), parts, laws)
     with pytest.raises(ax.AccelsimError, match="cycle"):
-        ax.Ensemble(
-            ax.Stage("a", laws["a"], ax.Greedy(), ("b",)), ax.Stage("b", laws["b"], ax.Greedy(), ("a",))
-        )
+        Ensemble(Stage("a", laws["a"], Greedy(), ("b",)), Stage("b", laws["b"], Greedy(), ("a",)))

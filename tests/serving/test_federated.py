@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from accelsim.core.errors import RequestError
 from accelsim.serving.arrivals import Poisson
 from accelsim.serving.batching import NoBatching
-from accelsim.serving.beside import beside
 from accelsim.serving.federated import Participants, federated
 from accelsim.serving.federated_round import expected_kth_s
 from accelsim.serving.service import ExponentialService, LinearService
+from accelsim.serving.sharing import beside
 from accelsim.techniques.federation import Compression, SecureAggregation
 
 

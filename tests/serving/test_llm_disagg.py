@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import accelsim as ax
 from accelsim.core.errors import RequestError
+from accelsim.serving import Workers
 from accelsim.serving.llm import engine
 from accelsim.serving.llm.disagg import Pool, Transfer, run
 from accelsim.serving.llm.fast import run_pools
@@ -96,7 +97,7 @@ SERVED = {
 
 def test_pools_through_the_front_door():
     """Two workers of one device for prompts and one of two devices for tokens."""
-    decode = ax.Workers(1, parallel={"tensor": 2})
+    decode = Workers(1, parallel={"tensor": 2})
     r = ax.serve("llama-3.1-8b", "h100-sxm", prefill=2, decode=decode, **SERVED)
     s = r.summary
     assert (s["devices"], s["devices_prefill"], s["devices_decode"]) == (4, 2, 2)
@@ -112,7 +113,7 @@ def test_pools_through_the_front_door():
 
 
 def test_a_pool_on_other_hardware_is_billed_with_it():
-    r = ax.serve("llama-3.1-8b", "h100-sxm", prefill=1, decode=ax.Workers(1, "h200-sxm"), **SERVED)
+    r = ax.serve("llama-3.1-8b", "h100-sxm", prefill=1, decode=Workers(1, "h200-sxm"), **SERVED)
     price = [ax.load_hardware(name).cost.hourly_usd for name in ("h100-sxm", "h200-sxm")]
     assert r.bill.usd_per_hour == pytest.approx(sum(price) / 2)
     assert r.summary["hardware"] == "h100-sxm + h200-sxm"
@@ -123,7 +124,7 @@ def test_a_pool_on_other_hardware_is_billed_with_it():
     [
         ({"prefill": 1}, "come together"),
         ({"prefill": 0, "decode": 1}, "at least one worker"),
-        ({"prefill": ax.Workers(1, parallel={"data": 2}), "decode": 1}, "one rank each"),
+        ({"prefill": Workers(1, parallel={"data": 2}), "decode": 1}, "one rank each"),
         ({"prefill": 1, "decode": 1, "link_bytes_per_s": 0.0}, "makes no sense"),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import accelsim as ax
 from accelsim.core.errors import AccelsimError, RequestError
+from accelsim.serving import Superposition, UniformLengths
 from accelsim.serving.llm import engine, fast
 from accelsim.serving.llm.policy import ContinuousBatching, Host
 from accelsim.serving.llm.prefix import grain_of, prefixes_of
@@ -148,20 +149,20 @@ def test_a_mooncake_trace_through_the_front_door(mooncake):
 
 def test_drawn_prefixes_are_seeded_and_no_longer_than_the_prompt():
     law = ax.Poisson(
-        10, prompt_tokens=ax.UniformLengths(10, 100), output_tokens=5, prefix_tokens=60, prefix_groups=3
+        10, prompt_tokens=UniformLengths(10, 100), output_tokens=5, prefix_tokens=60, prefix_groups=3
     )
     a, b = law.generate(200, 4), law.generate(200, 4)
     assert (a.prefix_tokens <= a.prompt_tokens).all()
     assert set(a.prefix_group) == {0, 1, 2}
     assert (a.prefix_group == b.prefix_group).all()
-    plain = ax.Poisson(10, prompt_tokens=ax.UniformLengths(10, 100), output_tokens=5).generate(200, 4)
+    plain = ax.Poisson(10, prompt_tokens=UniformLengths(10, 100), output_tokens=5).generate(200, 4)
     assert (plain.prompt_tokens == a.prompt_tokens).all()
     assert (plain.arrival_s == a.arrival_s).all()
 
 
 def test_streams_do_not_share_their_beginnings():
     one = ax.Poisson(5, prompt_tokens=50, output_tokens=5, prefix_tokens=40)
-    both = ax.Superposition(one, one).generate(50, 1)
+    both = Superposition(one, one).generate(50, 1)
     assert set(both.prefix_group) == {0, 1}
 
 

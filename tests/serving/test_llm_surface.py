@@ -8,6 +8,7 @@ import pytest
 import accelsim as ax
 from accelsim.core.errors import AccelsimError
 from accelsim.hardware.spec import load_hardware
+from accelsim.serving import ClosedLoop, Speculative
 from accelsim.serving.llm.machine import Formats, Machine, Split
 from accelsim.serving.llm.memory import memory_of
 from accelsim.serving.llm.shape import shape_of
@@ -94,7 +95,7 @@ LOOP = {"prompt_tokens": 256, "output_tokens": 32}
 
 def serve(model="llama-3.1-8b", device="h100-sxm", **options):
     given = {
-        "arrivals": ax.ClosedLoop(users=16, **LOOP),
+        "arrivals": ClosedLoop(users=16, **LOOP),
         "batching": ax.ContinuousBatching("vllm", max_num_seqs=16, max_num_batched_tokens=2048),
         "requests": 64,
         **options,
@@ -122,7 +123,7 @@ def test_engines_agree_through_the_front_door():
 
 
 def test_data_parallel_ranks_share_the_users():
-    one, two = serve(), serve(parallel={"data": 2}, arrivals=ax.ClosedLoop(users=32, **LOOP))
+    one, two = serve(), serve(parallel={"data": 2}, arrivals=ClosedLoop(users=32, **LOOP))
     assert two.summary["devices"] == 2
     assert two.summary["output_tokens_per_s"] == pytest.approx(
         2 * one.summary["output_tokens_per_s"], rel=0.01
@@ -142,7 +143,7 @@ def test_a_model_that_does_not_fit_says_what_it_needs():
 
 
 def test_a_prompt_beyond_the_cache_says_so():
-    r = serve("llama-3.1-8b", "a10", arrivals=ax.ClosedLoop(users=1, prompt_tokens=100_000, output_tokens=8))
+    r = serve("llama-3.1-8b", "a10", arrivals=ClosedLoop(users=1, prompt_tokens=100_000, output_tokens=8))
     assert not r.feasible
     assert "100008 tokens" in r.need
 
@@ -152,7 +153,7 @@ def test_a_prompt_beyond_the_cache_says_so():
     [
         (lambda: ax.ContinuousBatching("vllm", max_num_seqs=0), "max_num_seqs"),
         (lambda: ax.ContinuousBatching("vlm"), "vllm"),
-        (lambda: ax.Speculative(0, 0.5), "draft"),
+        (lambda: Speculative(0, 0.5), "draft"),
         (lambda: serve(arrivals=ax.Poisson(1.0)), "lengths"),
         (lambda: serve(parallel={"tensr": 2}), "tensor"),
         (lambda: serve(slo={"latency": 1.0}), "ttft_s"),

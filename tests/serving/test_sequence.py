@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import accelsim as ax
+from accelsim.serving import TritonSequence
 from accelsim.serving.engine import run_open
 from accelsim.serving.requests import Requests
 from accelsim.serving.service import Times
@@ -28,7 +29,7 @@ LAW = ax.LinearService(0.004, 0.0005)
     st.integers(0, 10_000),
 )
 def test_sequences_end_in_order(strategy, most, instances, delay, candidates, n, seed) -> None:
-    policy = ax.TritonSequence(most, strategy, delay, 0.5, candidates, instances=instances)
+    policy = TritonSequence(most, strategy, delay, 0.5, candidates, instances=instances)
     base = ax.Poisson(800).generate(n, seed)
     keys = np.random.default_rng(seed).integers(-1, 6, n)
     requests = Requests(base.arrival_s, sequence=keys)
@@ -47,7 +48,7 @@ def test_sequences_end_in_order(strategy, most, instances, delay, candidates, n,
 
 def test_direct_fills_its_slots() -> None:
     requests = Requests(np.zeros(8), sequence=np.array([0, 0, 1, 1, 2, 2, 3, 3]))
-    r = ax.serve(LAW, arrivals=requests, batching=ax.TritonSequence(4, "direct", 10_000, 1.0))
+    r = ax.serve(LAW, arrivals=requests, batching=TritonSequence(4, "direct", 10_000, 1.0))
     # The first runs alone, because no other sequence is there yet; then one request of every slot.
     assert r.executions["size"].tolist() == [1, 4, 3]
     assert any("simpy" in note for note in r.notes)
@@ -55,11 +56,11 @@ def test_direct_fills_its_slots() -> None:
 
 def test_sequence_batching_is_read_from_the_config() -> None:
     text = "max_batch_size: 8 sequence_batching { %s }"
-    assert from_text(text % "").policy == ax.TritonSequence(8)
+    assert from_text(text % "").policy == TritonSequence(8)
     direct = text % "direct { max_queue_delay_microseconds: 7 minimum_slot_utilization: 0.5 }"
-    assert from_text(direct).policy == ax.TritonSequence(8, "direct", 7, 0.5)
+    assert from_text(direct).policy == TritonSequence(8, "direct", 7, 0.5)
     oldest = text % "oldest { max_candidate_sequences: 4 preferred_batch_size: [ 2 ] }"
-    wanted = ax.TritonSequence(8, "oldest", max_candidate_sequences=4, preferred=(2,))
+    wanted = TritonSequence(8, "oldest", max_candidate_sequences=4, preferred=(2,))
     assert from_text(oldest).policy == wanted
     for bad in ("direct { } oldest { }", "direct { slots: 3 }", "direct { minimum_slot_utilization: 2 }"):
         with pytest.raises(ax.AccelsimError):

@@ -7,6 +7,7 @@ import pytest
 
 import accelsim as ax
 from accelsim.core.errors import RequestError
+from accelsim.serving import ClosedLoop, ExponentialService, Greedy, NoBatching, StaticBatch, TableService
 
 N = 100_000
 
@@ -17,20 +18,18 @@ def _within(estimate, exact: float, errors: float = 4.0) -> bool:
 
 def test_md1_and_mm1() -> None:
     rho, s = 0.5, 0.01
-    md1 = ax.serve(ax.LinearService(s), arrivals=ax.Poisson(rho / s), batching=ax.NoBatching(), requests=N)
+    md1 = ax.serve(ax.LinearService(s), arrivals=ax.Poisson(rho / s), batching=NoBatching(), requests=N)
     assert _within(md1.intervals["latency_mean_s"], s + rho * s / (2 * (1 - rho)))
-    mm1 = ax.serve(
-        ax.ExponentialService(s), arrivals=ax.Poisson(rho / s), batching=ax.NoBatching(), requests=N
-    )
+    mm1 = ax.serve(ExponentialService(s), arrivals=ax.Poisson(rho / s), batching=NoBatching(), requests=N)
     assert _within(mm1.intervals["latency_mean_s"], s / (1 - rho))
     assert md1.summary["utilisation"] == pytest.approx(rho, rel=0.02)
 
 
 def test_closed_loop_obeys_the_response_time_law() -> None:
     r = ax.serve(
-        ax.ExponentialService(0.01),
-        arrivals=ax.ClosedLoop(5, think_s=0.05),
-        batching=ax.NoBatching(),
+        ExponentialService(0.01),
+        arrivals=ClosedLoop(5, think_s=0.05),
+        batching=NoBatching(),
         requests=20_000,
     )
     # Interactive response time law: R = N / X - Z.
@@ -38,7 +37,7 @@ def test_closed_loop_obeys_the_response_time_law() -> None:
 
 
 def test_static_batches_are_full_but_for_the_last() -> None:
-    r = ax.serve(ax.LinearService(0.001), arrivals=ax.Poisson(100), batching=ax.StaticBatch(8), requests=1001)
+    r = ax.serve(ax.LinearService(0.001), arrivals=ax.Poisson(100), batching=StaticBatch(8), requests=1001)
     assert r.executions["size"].tolist() == [8] * 125 + [1]
 
 
@@ -75,7 +74,7 @@ def test_series_and_tables_add_up() -> None:
 
 
 def test_a_device_brings_its_latency_surface_energy_and_price() -> None:
-    r = ax.serve("resnet50", "h100-sxm", arrivals=ax.Poisson(800), batching=ax.Greedy(16), requests=2000)
+    r = ax.serve("resnet50", "h100-sxm", arrivals=ax.Poisson(800), batching=Greedy(16), requests=2000)
     one = ax.simulate("resnet50", "h100-sxm", batch=1).summary["latency_s"]
     assert r.latency_s.min() == pytest.approx(one, abs=2e-9)
     assert r.summary["energy_per_request_j"] > 0
@@ -104,7 +103,7 @@ def test_equal_stamps_give_equal_numbers() -> None:
 
 def test_a_model_that_does_not_fit_is_infeasible() -> None:
     r = ax.serve(
-        "llama-3.1-70b", "l4", arrivals=ax.Poisson(1), batching=ax.Greedy(1), requests=10, precision="fp16"
+        "llama-3.1-70b", "l4", arrivals=ax.Poisson(1), batching=Greedy(1), requests=10, precision="fp16"
     )
     assert not r.feasible
     assert r.reason == "memory"
@@ -118,9 +117,9 @@ def test_a_model_that_does_not_fit_is_infeasible() -> None:
         lambda: ax.serve(ax.LinearService(1), arrivals=ax.Poisson(1), requests=1, engine="x"),
         lambda: ax.serve(ax.LinearService(1), arrivals=ax.Poisson(1), requests=1, warmup=1),
         lambda: ax.LinearService(0),
-        lambda: ax.TableService({}),
-        lambda: ax.Greedy(0),
-        lambda: ax.Greedy(1, instances=0),
+        lambda: TableService({}),
+        lambda: Greedy(0),
+        lambda: Greedy(1, instances=0),
     ],
 )
 def test_senseless_requests_are_refused(make) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import accelsim as ax
-from accelsim.serving import engine
+from accelsim.serving import Deterministic, Gamma, Greedy, Offline, RandomService, StaticBatch, engine
 from accelsim.serving.fast import twin
 from accelsim.serving.log import Log
 from accelsim.serving.priority import QueuePolicy
@@ -62,9 +62,9 @@ def others(draw: st.DrawFn):
     most, instances = draw(st.integers(1, 12)), draw(st.integers(1, 3))
     kind = draw(st.sampled_from(["greedy", "static", "torch", "ray", "tensorflow"]))
     if kind == "greedy":
-        return ax.Greedy(most, instances)
+        return Greedy(most, instances)
     if kind == "static":
-        return ax.StaticBatch(most, instances)
+        return StaticBatch(most, instances)
     if kind == "torch":
         return ax.TorchServe(
             most, draw(st.integers(0, 20)), instances, draw(st.sampled_from([1, 10, 10_000]))
@@ -90,9 +90,9 @@ def traffic(draw: st.DrawFn) -> Requests:
     rng = np.random.default_rng(seed)
     arrivals = {
         "poisson": ax.Poisson(rate),
-        "bursty": ax.Gamma(rate, cv=3),
-        "even": ax.Deterministic(round(rate)),
-        "at once": ax.Offline(),
+        "bursty": Gamma(rate, cv=3),
+        "even": Deterministic(round(rate)),
+        "at once": Offline(),
     }[kind]
     base = arrivals.generate(n, seed)
     return Requests(
@@ -104,7 +104,7 @@ def traffic(draw: st.DrawFn) -> Requests:
 def clocks(draw: st.DrawFn) -> Times:
     law = ax.LinearService(draw(st.sampled_from([0.001, 0.004])), draw(st.sampled_from([0.0, 0.0005, 0.001])))
     overheads = ax.Overheads(*(draw(st.sampled_from([0.0, 1e-4, 3e-4])) for _ in range(5)))
-    chosen = ax.RandomService(law, cv=0.7) if draw(st.booleans()) else law
+    chosen = RandomService(law, cv=0.7) if draw(st.booleans()) else law
     return Times.of(chosen, overheads, 12, 250, seed=draw(st.integers(0, 99)))
 
 
@@ -155,7 +155,7 @@ def test_other_policies_are_the_same_on_both_engines(policy, requests: Requests,
 def test_a_delay_of_zero_caps_torchserve_at_two() -> None:
     r = ax.serve(
         ax.LinearService(0.004, 0.0005),
-        arrivals=ax.Offline(),
+        arrivals=Offline(),
         batching=ax.TorchServe(8, 0, 1, 10_000),
         requests=100,
     )
@@ -164,7 +164,7 @@ def test_a_delay_of_zero_caps_torchserve_at_two() -> None:
 
 def test_tensorflow_pays_for_the_padded_size() -> None:
     policy = ax.TensorFlowServing(8, 0, 1000, 1, (4, 8))
-    r = ax.serve(ax.LinearService(0.004, 0.0005), arrivals=ax.Offline(), batching=policy, requests=11)
+    r = ax.serve(ax.LinearService(0.004, 0.0005), arrivals=Offline(), batching=policy, requests=11)
     assert r.executions["size"].tolist() == [1, 8, 2]
     assert r.executions["padded"].tolist() == [4, 8, 4]
 
@@ -174,7 +174,7 @@ def test_triton_without_delay_is_greedy() -> None:
     common = {"arrivals": ax.Poisson(750), "requests": 20_000, "seed": 4}
     law = ax.LinearService(0.004, 0.0005)
     a = ax.serve(law, batching=ax.Triton(8), **common)
-    b = ax.serve(law, batching=ax.Greedy(8), **common)
+    b = ax.serve(law, batching=Greedy(8), **common)
     assert np.array_equal(a.log.finish_ns, b.log.finish_ns)
 
 

@@ -84,6 +84,11 @@ def spike_rates(
     leak : float
         Share of its potential that a neuron of the rate code loses in every step; 0 integrates all.
 
+    Returns
+    -------
+    SpikeRun
+        Firing rates by layer, to give to `simulate` as ``coding={"rates": ...}``.
+
     Raises
     ------
     RequestError

@@ -78,7 +78,7 @@ class Choice:
         """The line that makes the device's service law."""
         named = [f"{k}={_literal(v)}" for k, v in self.settings.items() if k != "batch"]
         words = [_literal(self.workload), _literal(device), f"max_batch={max_batch}", *named]
-        return f"ax.DeviceService.of({', '.join(words)})"
+        return f"ax.serving.DeviceService.of({', '.join(words)})"
 
 
 def _literal(value: Any) -> str:

@@ -16,6 +16,7 @@ from accelsim.report.plots.style import (
     scaled,
     short,
     styles,
+    twin_legend,
 )
 
 if TYPE_CHECKING:
@@ -80,15 +81,7 @@ def batch_curve(curve: BatchCurve, *, ax: Any = None, width: str | float = "colu
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:.0f}")
         engineering(axes.yaxis, "")
-        lines = [*axes.get_lines()[:1], *other.get_lines()[:1]]
-        axes.legend(
-            lines,
-            [line.get_label() for line in lines],
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=2,
-            borderaxespad=0.1,
-        )
+        twin_legend(axes, other)
         if why:
             axes.text(1.0, 0.02, short(why, 60), transform=axes.transAxes, ha="right", fontsize="xx-small")
         return axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from accelsim.report.plots.style import COLOURS, drawing, empty, engineering, remark
+from accelsim.report.plots.style import COLOURS, drawing, empty, engineering, remark, twin_legend
 
 if TYPE_CHECKING:
     from accelsim.core.outcome import Infeasible
@@ -59,15 +59,7 @@ def queue(
         axes.set(xlabel="time", ylabel="requests in the server", ylim=(0, None))
         axes.margins(x=0)
         engineering(axes.xaxis, "s")
-        lines = [*axes.get_lines()[:1], *other.get_lines()[:1]]
-        axes.legend(
-            lines,
-            [line.get_label() for line in lines],
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=2,
-            borderaxespad=0.1,
-        )
+        twin_legend(axes, other)
         if not served.stable:  # type: ignore[union-attr]
             axes.text(
                 0.02,

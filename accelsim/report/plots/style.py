@@ -164,6 +164,13 @@ def remark(ax: Any, *texts: str) -> None:
         ax.set_title(fill(said, max(30, int(19 * wide))), fontsize="x-small", color=GREY, loc="left")
 
 
+def twin_legend(ax: Any, other: Any) -> None:
+    """One legend above the axes for the first line of each of two that share an x axis."""
+    lines = [*ax.get_lines()[:1], *other.get_lines()[:1]]
+    words = [line.get_label() for line in lines]
+    ax.legend(lines, words, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.1)
+
+
 def save(ax: Any, path: str | Path, dpi: float = 300.0) -> Path:
     """Write the figure of axes as PNG, PDF, SVG or PGF, by the ending.
 

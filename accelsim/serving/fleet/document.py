@@ -82,6 +82,7 @@ def serve_file(
     seed: int | None = None,
     warmup: float | None = None,
     slo_s: float | None = None,
+    slo: Mapping[str, float] | None = None,
 ) -> FleetResult | Infeasible:
     """Serve the traffic of a file, or another, with the fleet of the file.
 
@@ -89,7 +90,7 @@ def serve_file(
     ----------
     path : str or Path
         See above; ``traffic:`` has the parameters of `serve_fleet`.
-    arrivals, requests, seed, warmup, slo_s
+    arrivals, requests, seed, warmup, slo_s, slo
         As in `serve_fleet`; instead of those of the file.
 
     Raises
@@ -102,7 +103,8 @@ def serve_file(
     fleet = read_fleet(path)
     document = read_yaml(Path(path))
     given = read_traffic(document.get("traffic", {}), Path(path))
-    asked = {"arrivals": arrivals, "requests": requests, "seed": seed, "warmup": warmup, "slo_s": slo_s}
+    asked: dict[str, Any] = {"arrivals": arrivals, "requests": requests, "seed": seed, "warmup": warmup}
+    asked |= {"slo_s": slo_s, "slo": slo}
     given |= {name: value for name, value in asked.items() if value is not None}
     if "arrivals" not in given:
         hint = "add traffic: {arrivals: {poisson: {rate_per_s: 10}}}, or pass arrivals"

@@ -13,31 +13,34 @@ TEXT_CONTEXT = 128  # tokens; BERT's usual benchmark length
 T5_SOURCE = 512
 WHISPER_PROMPT = 4  # start of transcript, language, task, no timestamps
 
+NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
+"""Of an encoder's sizes, where they are not the model's own."""
+
 
 def bert(fields: Fields, request: Request) -> Reading:
     """BERT: the encoder and its pooler."""
-    model = Encoder(
-        hidden=fields.size("hidden_size"),
-        layers=fields.layers("num_hidden_layers"),
-        heads=fields.size("num_attention_heads"),
-        width=fields.size("intermediate_size"),
-        function=fields.activation("hidden_act", "gelu"),
-        precision=request.precision,
-    )
+    model = _encoder(fields, request, *NAMES)
     return _bert(fields, request, model, types=fields.size("type_vocab_size", 2), pooler=True)
 
 
 def distilbert(fields: Fields, request: Request) -> Reading:
     """DistilBERT: no segments, no pooler, its own field names."""
-    model = Encoder(
-        hidden=fields.size("dim"),
-        layers=fields.layers("n_layers"),
-        heads=fields.size("n_heads"),
-        width=fields.size("hidden_dim"),
-        function=fields.activation("activation", "gelu"),
+    model = _encoder(fields, request, "dim", "n_layers", "n_heads", "hidden_dim", "activation")
+    return _bert(fields, request, model, types=0, pooler=False)
+
+
+def _encoder(
+    fields: Fields, request: Request, hidden: str, layers: str, heads: str, width: str, function: str
+) -> Encoder:
+    """An encoder whose sizes have these names."""
+    return Encoder(
+        hidden=fields.size(hidden),
+        layers=fields.layers(layers),
+        heads=fields.size(heads),
+        width=fields.size(width),
+        function=fields.activation(function, "gelu"),
         precision=request.precision,
     )
-    return _bert(fields, request, model, types=0, pooler=False)
 
 
 def _bert(fields: Fields, request: Request, model: Encoder, *, types: int, pooler: bool) -> Reading:
@@ -51,14 +54,7 @@ def _bert(fields: Fields, request: Request, model: Encoder, *, types: int, poole
 
 def vit(fields: Fields, request: Request) -> Reading:
     """ViT; the image fixes the number of tokens."""
-    model = Encoder(
-        hidden=fields.size("hidden_size"),
-        layers=fields.layers("num_hidden_layers"),
-        heads=fields.size("num_attention_heads"),
-        width=fields.size("intermediate_size"),
-        function=fields.activation("hidden_act", "gelu"),
-        precision=request.precision,
-    )
+    model = _encoder(fields, request, *NAMES)
     fields.divides(model.hidden, model.heads, "hidden size", "attention heads")
     image, patch = fields.size("image_size", 224), fields.size("patch_size", 16)
     fields.divides(image, patch, "image size", "pixels per patch")

@@ -39,11 +39,17 @@ class LoopNest:
     Convolution loops carry the field's names: n batch, k output channels, c input channels, p q output rows
     and columns (o for depth), r s kernel rows and columns (t for depth).
 
-    `share` is the part of the iteration space that runs (a causal mask leaves about one half). `left` and
-    `right` are indices of the operands in ``op.inputs``, or None where the operand is an intermediate that
-    never leaves the
-    operator. `steps` is the number of times the nest runs one after the other, each needing the one before
-    (recurrent layers).
+    Attributes
+    ----------
+    batch_loops, m_loops, n_loops, k_loops : mapping of str to int
+        Loops and their lengths.
+    share : float
+        The part of the iteration space that runs (a causal mask leaves about one half).
+    left, right : int or None
+        Indices of the operands in ``op.inputs``; None where one is an intermediate that never leaves the
+        operator.
+    steps : int
+        How often the nest runs one after the other, each run needing the one before (recurrent layers).
     """
 
     batch_loops: Mapping[str, int]
@@ -144,6 +150,17 @@ _REGISTRY: dict[str, Registration] = {}
 
 def register_op(kind: str, *, examples: Iterable[Callable[[], Op]]) -> Callable[[Formula], Formula]:
     """Register the formula of an operator kind; a kind registers once and brings at least one example.
+
+    Parameters
+    ----------
+    kind : str
+    examples : iterable of callable
+        Each makes an `Op` of the kind, for the tests that every kind passes.
+
+    Returns
+    -------
+    callable
+        The decorator of a function from an `Op` to its `Work`.
 
     Raises
     ------

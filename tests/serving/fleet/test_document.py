@@ -7,6 +7,20 @@ from pathlib import Path
 import pytest
 
 import accelsim as ax
+from accelsim.serving import (
+    Client,
+    Crash,
+    Fleet,
+    Knative,
+    Nearest,
+    Place,
+    Pool,
+    QueueLimit,
+    Replica,
+    Swap,
+    TableService,
+    serve_fleet,
+)
 
 TEXT = """
 name: vision
@@ -30,41 +44,40 @@ changes:
 """
 
 
-def _read(tmp_path: Path, text: str) -> ax.Fleet:
+def _read(tmp_path: Path, text: str) -> Fleet:
     path = tmp_path / "fleet.yaml"
     path.write_text(text)
-    return ax.Fleet.from_file(path)
+    return Fleet.from_file(path)
 
 
 def test_a_file_is_the_fleet_that_code_makes(tmp_path: Path) -> None:
-    box = ax.Replica(
+    box = Replica(
         ax.LinearService(0.004, 0.0005),
         batching=ax.Triton(8),
         count=2,
         name="box",
-        place=ax.Place("edge", 0.002, 1e8),
+        place=Place("edge", 0.002, 1e8),
     )
-    fleet = ax.Fleet(
+    fleet = Fleet(
         (
-            ax.Pool(box, "detector", ax.Nearest(4)),
-            ax.Pool(
-                ax.Replica(ax.TableService({1: 0.002, 8: 0.004}), name="measured"),
+            Pool(box, "detector", Nearest(4)),
+            Pool(
+                Replica(TableService({1: 0.002, 8: 0.004}), name="measured"),
                 "classifier",
-                admission=ax.QueueLimit(200),
-                autoscaler=ax.Knative(target=20, least=1),
+                admission=QueueLimit(200),
+                autoscaler=Knative(target=20, least=1),
                 after=("detector",),
                 fan_out=3,
             ),
         ),
-        ax.Client(timeout_s=0.5, retries=1),
-        (ax.Crash("box-0", at_s=1, for_s=0.5),),
-        (ax.Swap(2, ax.Replica(ax.LinearService(0.003), name="new", version="2"), "detector"),),
+        Client(timeout_s=0.5, retries=1),
+        (Crash("box-0", at_s=1, for_s=0.5),),
+        (Swap(2, Replica(ax.LinearService(0.003), name="new", version="2"), "detector"),),
         "vision",
     )
     assert _read(tmp_path, TEXT) == fleet
     assert (
-        ax.serve_fleet(_read(tmp_path, TEXT), arrivals=ax.Poisson(100), requests=400).summary["in_flight"]
-        == 0
+        serve_fleet(_read(tmp_path, TEXT), arrivals=ax.Poisson(100), requests=400).summary["in_flight"] == 0
     )
 
 

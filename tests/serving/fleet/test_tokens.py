@@ -9,17 +9,34 @@ from hypothesis import strategies as st
 
 import accelsim as ax
 from accelsim.core.errors import AccelsimError, ConfigError, RequestError
+from accelsim.serving import (
+    HPA,
+    Client,
+    ClosedLoop,
+    Crash,
+    Deterministic,
+    Fleet,
+    LogNormalLengths,
+    NoBatching,
+    Pool,
+    PrefixAware,
+    Replica,
+    Slow,
+    Speculative,
+    UniformLengths,
+    serve_fleet,
+)
 from accelsim.serving.fleet.document import serve_file
 from accelsim.serving.llm.policy import Host
 from accelsim.serving.llm.setup import host_of
 
 SMALL = {"max_num_seqs": 64, "max_num_batched_tokens": 4096}
 VLLM = ax.ContinuousBatching("vllm", **SMALL)
-CHAT = {"prompt_tokens": ax.LogNormalLengths(700, 0.7, 4000), "output_tokens": ax.UniformLengths(1, 80)}
+CHAT = {"prompt_tokens": LogNormalLengths(700, 0.7, 4000), "output_tokens": UniformLengths(1, 80)}
 
 
 def replica(batching=VLLM, **options):
-    return ax.Replica("llama-3.1-8b", "h100-sxm", batching, **options)
+    return Replica("llama-3.1-8b", "h100-sxm", batching, **options)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
@@ -27,12 +44,12 @@ def replica(batching=VLLM, **options):
 def test_a_fleet_of_one_gives_the_numbers_of_serve(engine, closed):
     batching = ax.ContinuousBatching(engine, **SMALL)
     shared = {**CHAT, "prefix_tokens": 400, "prefix_groups": 3}
-    arrivals = ax.ClosedLoop(20, 0.1, constant=True, **shared) if closed else ax.Poisson(15, **shared)
+    arrivals = ClosedLoop(20, 0.1, constant=True, **shared) if closed else ax.Poisson(15, **shared)
     # Users of `serve` do not wait for the transport of their requests, those of a fleet do.
     given = {"host": Host(1e-3, 1e-5, 1e-3)} if closed else {}
     common = {"arrivals": arrivals, "requests": 200, "seed": 3}
     one = ax.serve("llama-3.1-8b", "h100-sxm", batching=batching, **common, **given)
-    fleet = ax.serve_fleet(replica(batching, options=given), **common)
+    fleet = serve_fleet(replica(batching, options=given), **common)
     for name in ("ttft_s", "tpot_s", "e2e_s"):
         assert getattr(fleet.tokens, name) == pytest.approx(getattr(one, name), abs=3e-9)
     assert fleet.summary["prefix_hit_pct"] == pytest.approx(one.summary["prefix_hit_pct"])
@@ -58,12 +75,12 @@ def test_every_request_ends_once(seed, count, balancer, engine, hedges, crashes,
     tight = ax.ContinuousBatching(
         engine, max_num_seqs=64, max_num_batched_tokens=4096, memory_utilisation=0.3
     )
-    faults = [ax.Crash(mttf_s=0.6, mttr_s=0.2), ax.Slow(3.0, 0.2, 0.4)] if crashes else []
-    client = ax.Client(1.5, retries=2, backoff_s=0.05, hedge_after_s=0.15) if hedges else ax.Client()
-    scaler = ax.HPA("concurrency", 8, most=4, interval_s=0.3) if scales else None
-    pool = ax.Pool(replica(tight, count=count, start_s=0.3), balancer=balancer, autoscaler=scaler)
-    r = ax.serve_fleet(
-        ax.Fleet(pool, client, faults),
+    faults = [Crash(mttf_s=0.6, mttr_s=0.2), Slow(3.0, 0.2, 0.4)] if crashes else []
+    client = Client(1.5, retries=2, backoff_s=0.05, hedge_after_s=0.15) if hedges else Client()
+    scaler = HPA("concurrency", 8, most=4, interval_s=0.3) if scales else None
+    pool = Pool(replica(tight, count=count, start_s=0.3), balancer=balancer, autoscaler=scaler)
+    r = serve_fleet(
+        Fleet(pool, client, faults),
         arrivals=ax.Poisson(80, **CHAT, prefix_tokens=300, prefix_groups=4), requests=100, seed=seed,
     )  # fmt: skip
     status = r.log.status
@@ -83,9 +100,9 @@ def test_every_request_ends_once(seed, count, balancer, engine, hedges, crashes,
 def test_an_aborted_request_gives_its_blocks_back():
     """A caller that gives up frees the cache at the next step; the others come sooner."""
     long = {"prompt_tokens": 2000, "output_tokens": 400}
-    patient = ax.serve_fleet(replica(), arrivals=ax.Poisson(100, **long), requests=100)
-    hasty = ax.serve_fleet(
-        ax.Fleet(ax.Pool(replica()), ax.Client(timeout_s=0.5)), arrivals=ax.Poisson(100, **long), requests=100
+    patient = serve_fleet(replica(), arrivals=ax.Poisson(100, **long), requests=100)
+    hasty = serve_fleet(
+        Fleet(Pool(replica()), Client(timeout_s=0.5)), arrivals=ax.Poisson(100, **long), requests=100
     )
     assert hasty.summary["timed_out_pct"] == 100
     assert hasty.end_ns < patient.end_ns
@@ -93,9 +110,9 @@ def test_an_aborted_request_gives_its_blocks_back():
 
 
 def test_slow_steps_take_as_many_times_as_long():
-    traffic = ax.Deterministic(0.5, prompt_tokens=500, output_tokens=50)
-    plain = ax.serve_fleet(replica(), arrivals=traffic, requests=5)
-    slow = ax.serve_fleet(ax.Fleet(ax.Pool(replica()), faults=[ax.Slow(2.0)]), arrivals=traffic, requests=5)
+    traffic = Deterministic(0.5, prompt_tokens=500, output_tokens=50)
+    plain = serve_fleet(replica(), arrivals=traffic, requests=5)
+    slow = serve_fleet(Fleet(Pool(replica()), faults=[Slow(2.0)]), arrivals=traffic, requests=5)
     assert slow.tokens.tpot_s == pytest.approx(2 * plain.tokens.tpot_s, rel=1e-6)
 
 
@@ -103,8 +120,8 @@ def test_the_prefix_aware_balancer_finds_more_of_the_prompts():
     traffic = ax.Poisson(40, prompt_tokens=1500, output_tokens=20, prefix_tokens=1400, prefix_groups=60)
     hits = {}
     for balancer in ("round_robin", "prefix_aware"):
-        pool = ax.Pool(replica(count=4), balancer=balancer)
-        r = ax.serve_fleet(pool, arrivals=traffic, requests=300)
+        pool = Pool(replica(count=4), balancer=balancer)
+        r = serve_fleet(pool, arrivals=traffic, requests=300)
         hits[balancer] = r.summary["prefix_hit_pct"]
         assert r.replicas["attempts"].min() > 30  # and every replica works
     # 60 beginnings: the first of each misses once in the fleet, or once on each of four replicas.
@@ -114,39 +131,39 @@ def test_the_prefix_aware_balancer_finds_more_of_the_prompts():
 
 def test_load_comes_before_prefixes():
     traffic = ax.Poisson(200, prompt_tokens=1500, output_tokens=50, prefix_tokens=1500)
-    pool = ax.Pool(replica(count=3), balancer=ax.PrefixAware(imbalance=4))
-    r = ax.serve_fleet(pool, arrivals=traffic, requests=200)
+    pool = Pool(replica(count=3), balancer=PrefixAware(imbalance=4))
+    r = serve_fleet(pool, arrivals=traffic, requests=200)
     assert r.replicas["attempts"].min() > 40
 
 
 @pytest.mark.parametrize(("prompt", "output"), [(200, 200), (2000, 50), (100, 600)])
 def test_capacity_is_what_an_overloaded_engine_serves(prompt, output):
     """Fluid estimate against a run that always has work; chunks and ends cost a few percent."""
-    kind = ax.serve_fleet(
+    kind = serve_fleet(
         replica(), arrivals=ax.Poisson(1, prompt_tokens=prompt, output_tokens=output), requests=2
     )
     capacity = kind.summary["capacity_per_s"]
     r = ax.serve(
         "llama-3.1-8b", "h100-sxm", batching=VLLM, requests=600,
-        arrivals=ax.ClosedLoop(128, prompt_tokens=prompt, output_tokens=ax.UniformLengths(1, 2 * output - 1)),
+        arrivals=ClosedLoop(128, prompt_tokens=prompt, output_tokens=UniformLengths(1, 2 * output - 1)),
     )  # fmt: skip
     assert r.summary["requests_per_s"] == pytest.approx(capacity, rel=0.12)
 
 
 def test_a_pipeline_answers_with_the_first_token_of_its_last_model():
     """Encoder, then a language model: the first token waits for the encoder."""
-    encoder = ax.Pool(ax.Replica(ax.LinearService(0.05), batching=ax.NoBatching()), "encoder")
-    chat = ax.Pool(replica(), "chat", after=("encoder",))
-    traffic = ax.Deterministic(1, prompt_tokens=500, output_tokens=10)
-    alone = ax.serve_fleet(replica(), arrivals=traffic, requests=5)
-    both = ax.serve_fleet(ax.Fleet((encoder, chat)), arrivals=traffic, requests=5)
+    encoder = Pool(Replica(ax.LinearService(0.05), batching=NoBatching()), "encoder")
+    chat = Pool(replica(), "chat", after=("encoder",))
+    traffic = Deterministic(1, prompt_tokens=500, output_tokens=10)
+    alone = serve_fleet(replica(), arrivals=traffic, requests=5)
+    both = serve_fleet(Fleet((encoder, chat)), arrivals=traffic, requests=5)
     assert both.tokens.ttft_s == pytest.approx(alone.tokens.ttft_s + 0.05, abs=1e-9)
     assert both.tokens.tpot_s == pytest.approx(alone.tokens.tpot_s, abs=1e-9)
 
 
 def test_objectives_of_tokens_count_for_the_goodput():
     traffic = ax.Poisson(40, **CHAT)
-    r = ax.serve_fleet(replica(), arrivals=traffic, requests=150, slo={"ttft_s": 0.06, "tpot_s": 0.02})
+    r = serve_fleet(replica(), arrivals=traffic, requests=150, slo={"ttft_s": 0.06, "tpot_s": 0.02})
     good = (r.tokens.ttft_s <= 0.06) & (r.tokens.tpot_s <= 0.02)
     assert 0 < good.sum() < 150
     assert r.summary["slo_attainment_pct"] == pytest.approx(100 * good.mean())
@@ -155,29 +172,27 @@ def test_objectives_of_tokens_count_for_the_goodput():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: ax.Replica(ax.LinearService(0.1), batching=VLLM), "needs a language model"),
+        (lambda: Replica(ax.LinearService(0.1), batching=VLLM), "needs a language model"),
         (lambda: replica(overheads=ax.Overheads(0.1)), "overheads belong to other servers"),
-        (lambda: ax.serve_fleet(replica(), arrivals=ax.Poisson(1), requests=2), "need lengths"),
+        (lambda: serve_fleet(replica(), arrivals=ax.Poisson(1), requests=2), "need lengths"),
         (
-            lambda: ax.serve_fleet(
-                replica(options={"paralel": 2}), arrivals=ax.Poisson(1, **CHAT), requests=2
-            ),
+            lambda: serve_fleet(replica(options={"paralel": 2}), arrivals=ax.Poisson(1, **CHAT), requests=2),
             "unknown option 'paralel'",
         ),
         (
-            lambda: ax.serve_fleet(
+            lambda: serve_fleet(
                 replica(options={"parallel": {"data": 2}}), arrivals=ax.Poisson(1, **CHAT), requests=2
             ),
             "one rank",
         ),
         (
-            lambda: ax.serve_fleet(
-                ax.Replica(ax.LinearService(0.1)), arrivals=ax.Poisson(1), requests=2, slo={"ttft_s": 1}
+            lambda: serve_fleet(
+                Replica(ax.LinearService(0.1)), arrivals=ax.Poisson(1), requests=2, slo={"ttft_s": 1}
             ),
             "no language model",
         ),
         (
-            lambda: ax.serve_fleet(replica(), arrivals=ax.Poisson(1, **CHAT), requests=2, slo={"tft_s": 1}),
+            lambda: serve_fleet(replica(), arrivals=ax.Poisson(1, **CHAT), requests=2, slo={"tft_s": 1}),
             "unknown objective 'tft_s'; did you mean",
         ),
     ],
@@ -188,9 +203,7 @@ def test_what_makes_no_sense_is_refused(call, words):
 
 
 def test_a_model_that_does_not_fit_is_an_outcome():
-    r = ax.serve_fleet(
-        ax.Replica("llama-3.1-70b", "h100-sxm", VLLM), arrivals=ax.Poisson(1, **CHAT), requests=2
-    )
+    r = serve_fleet(Replica("llama-3.1-70b", "h100-sxm", VLLM), arrivals=ax.Poisson(1, **CHAT), requests=2)
     assert not r.feasible
     assert r.reason == "memory"
 
@@ -219,14 +232,14 @@ def written(folder: Path, text: str = TEXT) -> Path:
 
 
 def test_a_file_with_its_traffic_is_the_run_that_code_makes(tmp_path):
-    drafts = ax.ContinuousBatching("vllm", **SMALL, speculative=ax.Speculative(2, 0.7))
-    pool = ax.Pool(
+    drafts = ax.ContinuousBatching("vllm", **SMALL, speculative=Speculative(2, 0.7))
+    pool = Pool(
         replica(drafts, count=2, options={"precision": "bf16"}), "chat", "prefix_aware",
-        autoscaler=ax.HPA("concurrency", 10, most=3),
+        autoscaler=HPA("concurrency", 10, most=3),
     )  # fmt: skip
-    law = ax.LogNormalLengths(700, 0.5)
+    law = LogNormalLengths(700, 0.5)
     traffic = ax.Poisson(30, prompt_tokens=law, output_tokens=40, prefix_tokens=300, prefix_groups=4)
-    code = ax.serve_fleet(pool, arrivals=traffic, requests=60, seed=2, slo={"ttft_s": 0.2})
+    code = serve_fleet(pool, arrivals=traffic, requests=60, seed=2, slo={"ttft_s": 0.2})
     read = serve_file(written(tmp_path))
     assert read.stamp == code.stamp
     assert (read.log.finish_ns == code.log.finish_ns).all()

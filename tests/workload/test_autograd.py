@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import accelsim as ax
 from accelsim.core.errors import RequestError, UnsupportedOpError
 from accelsim.core.precision import precision
-from accelsim.workload.backward import backward, reverse_of, together, training_step
+from accelsim.workload.autograd import backward, reverse_of, together, training_step
 from accelsim.workload.graph import Graph, Op
 from tests.strategies import graphs
 

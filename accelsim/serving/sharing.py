@@ -108,6 +108,11 @@ def beside(
     precision : str, optional
         Of the served model.
 
+    Returns
+    -------
+    Beside or Infeasible
+        The service alone and while the device trains.
+
     Raises
     ------
     RequestError

@@ -45,6 +45,10 @@ def backward(graph: Graph, wrt: str | Iterable[str] = "inputs") -> Graph:
     wrt : {"inputs", "weights", "both"} or names of tensors
         What gradients are wanted of. Of a model that reads indices, "inputs" are what it looks up with them.
 
+    Returns
+    -------
+    Graph
+
     Raises
     ------
     UnsupportedOpError
@@ -135,6 +139,10 @@ def training_step(graph: Graph, optimiser: str = "adam") -> Graph:
     ----------
     graph : Graph
     optimiser : {"sgd", "momentum", "adam"}
+
+    Returns
+    -------
+    Graph
 
     Raises
     ------

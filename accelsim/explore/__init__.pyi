@@ -1,0 +1,11 @@
+from accelsim.explore.batching import length_buckets as length_buckets
+from accelsim.explore.mixed_plan import MixedPrecision as MixedPrecision
+from accelsim.explore.pairs import cascade as cascade
+from accelsim.explore.pairs import speculative as speculative
+from accelsim.explore.search import Search as Search
+from accelsim.explore.sizing import Sizing as Sizing
+from accelsim.explore.space import Space as Space
+from accelsim.explore.space import linear as linear
+from accelsim.explore.space import log as log
+from accelsim.explore.store import Store as Store
+from accelsim.explore.tradeoff import Tradeoff as Tradeoff

@@ -1,0 +1,10 @@
+from accelsim.techniques.federation import Compression as Compression
+from accelsim.techniques.federation import SecureAggregation as SecureAggregation
+from accelsim.techniques.pruning import Pruning as Pruning
+from accelsim.techniques.security import Confidential as Confidential
+from accelsim.techniques.security import Encrypted as Encrypted
+from accelsim.techniques.security import OutputNoise as OutputNoise
+from accelsim.techniques.security import Screen as Screen
+from accelsim.techniques.security import Smoothing as Smoothing
+from accelsim.techniques.security import Vote as Vote
+from accelsim.techniques.sensitivity import Sensitivity as Sensitivity
