@@ -18,11 +18,12 @@ Fidelity = Literal["analytic", "tile", "event"]
 Style = Literal["sequential", "pipeline"]
 
 STALLS = ("compute", "shared", "l2", "dram", "latency", "tail", "launch", "link")
-BOUNDS = ("compute", "shared", "l2", "memory", "latency", "tail", "launch", "link")
-"""What limits a kernel whose time is divided: the largest of its stalls, in their order."""
 """What the time of a kernel can be spent on: arithmetic, operands from shared memory, the L2, external
 memory, latencies, processors without work in the last wave, launches and the host, a link.
 """
+
+BOUNDS = ("compute", "shared", "l2", "memory", "latency", "tail", "launch", "link")
+"""What limits a kernel whose time is divided: the largest of its stalls, in their order."""
 
 
 @dataclass(frozen=True)

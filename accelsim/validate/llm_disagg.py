@@ -17,7 +17,7 @@ import numpy as np
 
 from accelsim.core.outcome import InfeasibleError
 from accelsim.hardware.stacks import stack_of
-from accelsim.serving.llm.disagg import Pool, Transfer
+from accelsim.serving.llm.disagg import LINK_BYTES_PER_S, Pool, Transfer
 from accelsim.serving.llm.fast import run_pools
 from accelsim.serving.llm.machine import Split
 from accelsim.serving.llm.memory import memory_of
@@ -37,9 +37,6 @@ from accelsim.validate.llm_serving import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LINK_BYTES_PER_S = 50e9
-"""Rate of one device's share of the network between workers (400 Gbit/s adapters, assumed) [B/s]."""
 
 LATENCY_S = 2e-3
 """Handing a request over, before its cache moves (assumed) [s]."""
